@@ -1,0 +1,1 @@
+"""The path of a request: accept, decide, send, relay, account. Never imports the control plane."""

@@ -1,0 +1,16 @@
+"""How an exchange ends. Load, key draining and canary samples all hang on this one word."""
+
+from enum import Enum
+
+
+class Outcome(Enum):
+    OK = "ok"  # the upstream's answer reached its end, whatever its status below 500 save 429
+    CLIENT_GONE = "client_gone"  # the caller left or stopped reading: never counts against an upstream
+    RATE_LIMITED = "rate_limited"  # the upstream answered 429
+    UPSTREAM_ERROR = "upstream_error"  # no connection, no valid answer, or a 5xx
+    TIMEOUT = "timeout"  # no connection or no first byte in time
+    STALLED = "stalled"  # an answer begun, then silent for longer than `timeouts.idle`
+    TRUNCATED = "truncated"  # an answer begun and cut before its end
+
+    # Identity is enough, and this hash is taken on every request.
+    __hash__ = object.__hash__

@@ -1,0 +1,1 @@
+"""What an operator sees: metrics, each declared once, and structured logs without secrets."""

@@ -1,0 +1,1 @@
+"""Simulated LLM upstreams: for the demo, the tests and the benchmarks. Imports nothing else of Serinus."""

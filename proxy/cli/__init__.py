@@ -1,1 +1,18 @@
 """The command line, one file a group of commands."""
+
+import click
+
+from proxy import __version__
+from proxy.cli.check import check
+from proxy.cli.schema import schema
+from proxy.cli.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="serinus")
+def main() -> None:
+    """Serinus: a load-balancing reverse proxy for LLM APIs with canary routing."""
+
+
+for command in (serve, check, schema):
+    main.add_command(command)

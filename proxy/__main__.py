@@ -1,0 +1,5 @@
+"""`python -m proxy` is `serinus`."""
+
+from proxy.cli import main
+
+main()

@@ -1,0 +1,126 @@
+"""The admin API: health, metrics, status, reload. A listener of its own, never on the public port."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from hashlib import sha256
+from ipaddress import ip_address
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from proxy import __version__
+from proxy.controlplane.reload import Applied, Rejected, Reloader
+from proxy.model.settings import Admin as AdminSettings
+from proxy.obs.metrics import Metrics
+
+_OPEN_PATHS = frozenset(("/livez", "/readyz", "/metrics"))
+
+
+class Admin:
+    """Its routes, and the facts they report."""
+
+    def __init__(
+        self, settings: AdminSettings, metrics: Metrics, reloader: Reloader, ready: Callable[[], bool]
+    ) -> None:
+        self._settings, self._metrics, self._reloader, self._ready = settings, metrics, reloader, ready
+        self._tokens = frozenset(sha256(token.value.reveal().encode()).digest() for token in settings.tokens)
+        self._runner: web.AppRunner | None = None
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard])
+        app.add_routes(
+            [
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics_page),
+                web.get("/status", self._status),
+                web.post("/reload", self._reload),
+            ]
+        )
+        return app
+
+    async def start(self) -> tuple[str, int]:
+        """Listen on the configured address. Returns what it became. Raises OSError."""
+        self._runner = web.AppRunner(self.app(), access_log=None, handler_cancellation=True)
+        await self._runner.setup()
+        address = self._settings.listen
+        await web.TCPSite(self._runner, address.host, address.port).start()
+        bound = self._runner.addresses[0]
+        return str(bound[0]), int(bound[1])
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Tokens where there are any; and no requests that a web page made a browser send."""
+        if request.path not in _OPEN_PATHS:
+            if self._tokens and not self._has_token(request):
+                return _json({"error": "send a token of admin.tokens as `Authorization: Bearer TOKEN`"}, 401)
+            if not self._tokens and not _is_local_name(request.host):
+                return _json(
+                    {"error": f"the Host {request.host!r} is not this machine: set admin.tokens to allow other names"},
+                    403,
+                )
+            if request.method != "GET" and request.content_type != "application/json":
+                return _json({"error": "changes need `content-type: application/json`"}, 415)
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return _json({"error": error.reason}, error.status)
+
+    def _has_token(self, request: web.Request) -> bool:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return (
+            scheme.lower() == "bearer"
+            and sha256(token.strip().encode("utf-8", "surrogateescape")).digest() in self._tokens
+        )
+
+    async def _livez(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if self._ready() else web.Response(text="draining\n", status=503)
+
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.render(request.headers.get("accept", ""))
+        return web.Response(body=body, headers={"content-type": content_type})
+
+    async def _status(self, request: web.Request) -> web.Response:
+        last = self._reloader.last
+        return _json(
+            {
+                "version": __version__,
+                "generation": self._reloader.generation,
+                "ready": self._ready(),
+                "upstreams": {name: {"inflight": count} for name, count in self._metrics.inflight()},
+                "last_reload": None if last is None else _outcome(last),
+            }
+        )
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        result = await self._reloader.reload()
+        return _json(_outcome(result), 200 if isinstance(result, Applied) else 422)
+
+
+def _outcome(result: Applied | Rejected) -> dict[str, Any]:
+    return {"result": "applied" if isinstance(result, Applied) else "rejected", **asdict(result)}
+
+
+def _json(content: dict[str, Any], status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
+
+
+def _is_local_name(host: str) -> bool:
+    """Is this Host header a name that only this machine goes by? Another one may be a web page's, rebound to us."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,174 @@
+"""From valid settings to a snapshot: everything worked out that requests should not have to."""
+
+import math
+import re
+import ssl
+from fnmatch import translate
+from hashlib import sha256
+from urllib.parse import quote
+
+from proxy.controlplane.problems import ConfigInvalid, Problem
+from proxy.model import settings as s
+from proxy.model.secret import Secret
+from proxy.obs.metrics import Metrics, SeriesLabels
+from proxy.policy.balance import SmoothRoundRobin
+from proxy.state.live import Registry
+from proxy.state.snapshot import Client, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
+
+
+def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation: int) -> Snapshot:
+    """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed."""
+    problems: list[Problem] = []
+    upstreams = {name: _upstream(name, upstream, registry, problems) for name, upstream in settings.upstreams.items()}
+    if problems:
+        raise ConfigInvalid(tuple(problems))
+    pools = {name: _pool(name, pool, upstreams) for name, pool in settings.pools.items()}
+    return Snapshot(
+        generation=generation,
+        deployment_id=_deployment_id(settings),
+        clients=_clients(settings.clients),
+        routes=tuple(_route(route, pools, metrics) for route in settings.routes),
+        upstreams=upstreams,
+        unrouted_series=metrics.series(SeriesLabels()),
+    )
+
+
+def listener_tls(index: int, listener: s.Listener) -> ssl.SSLContext | None:
+    """What the listener shows its callers; None for plain HTTP. Raises ConfigInvalid."""
+    if listener.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(listener.tls.cert, listener.tls.key)
+    except OSError as error:  # ssl.SSLError is one
+        message = (
+            f"the certificate and key cannot be used together ({getattr(error, 'reason', None) or error.strerror})"
+        )
+        raise ConfigInvalid((Problem(("listen", index, "tls"), None, message),)) from None
+    return context
+
+
+def _deployment_id(settings: s.Settings) -> bytes:
+    """The same for all replicas of one configuration, another for the next Serinus in the chain."""
+    identity = [str(listener.address) for listener in settings.listen]
+    identity += [f"{name}={upstream.base_url}" for name, upstream in sorted(settings.upstreams.items())]
+    return b"serinus-" + sha256("\n".join(identity).encode()).hexdigest()[:8].encode()
+
+
+def _upstream(name: str, upstream: s.Upstream, registry: Registry, problems: list[Problem]) -> Upstream:
+    live = registry.upstream(name)
+    auth = upstream.auth
+    keys = tuple(
+        Key(key.name, _line(auth.header, auth.prefix + key.value.reveal()), live.key(key.name)) for key in upstream.keys
+    )
+    base_url, timeouts = upstream.base_url, upstream.timeouts
+    overridden = {header.lower().encode() for header in upstream.headers}
+    if keys:
+        overridden.add(auth.header.lower().encode())
+    return Upstream(
+        name=name,
+        endpoint=_endpoint(name, upstream, problems),
+        base_path=base_url.path.encode(),
+        host_line=_line("Host", base_url.authority),
+        fixed_lines=b"".join(_line(header, value) for header, value in upstream.headers.items()),
+        overridden=frozenset(overridden),
+        query="&".join(
+            f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in upstream.query.items()
+        ).encode(),
+        keys=keys,
+        keys_in_turn=SmoothRoundRobin([key.weight for key in upstream.keys]) if keys else None,
+        first_byte_timeout_s=_limit(timeouts.first_byte_s),
+        idle_timeout_s=_limit(timeouts.idle_s),
+        total_timeout_s=_limit(timeouts.total_s),
+        live=live,
+    )
+
+
+def _line(name: str, value: str) -> bytes:
+    return f"{name}: {value}\r\n".encode("latin-1")
+
+
+def _limit(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
+
+
+def _endpoint(name: str, upstream: s.Upstream, problems: list[Problem]) -> Endpoint:
+    tls, base_url = upstream.tls, upstream.base_url
+    context, identity = None, tuple[str, ...]()
+    if base_url.scheme == "https":
+        # The authorities' content counts, not their file's name: a renewed file is another endpoint.
+        try:
+            authorities = tls.ca.read_text() if tls.ca is not None else None
+            context = ssl.create_default_context(cadata=authorities)
+            identity = (sha256((authorities or "").encode()).hexdigest(), str(tls.verify))
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            problems.append(
+                Problem(
+                    ("upstreams", name, "tls", "ca"),
+                    None,
+                    f"cannot be used as PEM authorities ({type(error).__name__})",
+                )
+            )
+            context = ssl.create_default_context()
+        if not tls.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["http/1.1"])
+    return Endpoint(
+        host=base_url.host,
+        port=base_url.port,
+        server_name=(tls.server_name or base_url.host) if context is not None else None,
+        tls_identity=identity,
+        tls=context,
+        connect_timeout_s=upstream.timeouts.connect_s,
+        max_idle=upstream.keepalive.max_idle,
+        idle_timeout_s=upstream.keepalive.idle_timeout_s,
+    )
+
+
+def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream]) -> Pool:
+    members = []
+    for member in pool.members:
+        upstream = upstreams[member.upstream]
+        key = next((key for key in upstream.keys if key.name == member.key), None)
+        members.append(Member(upstream, member.model, key))
+    return Pool(name, tuple(members), SmoothRoundRobin([member.weight for member in pool.members]))
+
+
+def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
+    pool = pools[route.pool]
+    label = f"{route.prefix} {route.model}" if route.model else route.prefix
+    names = {member.upstream.name for member in pool.members}
+    return Route(
+        label=label,
+        prefix=b"" if route.prefix == "/" else route.prefix.encode(),
+        model_glob=route.model,
+        model=None if route.model is None else _globs([route.model]),
+        headers=tuple((name.lower().encode(), value.encode("latin-1")) for name, value in route.headers.items()),
+        pool=pool,
+        max_body_bytes=route.max_body_bytes,
+        buffer_bytes=route.buffer_bytes,
+        series={name: metrics.series(SeriesLabels(label, pool.name, name)) for name in names},
+        own_series=metrics.series(SeriesLabels(label, pool.name)),
+        replaces_model=any(member.model is not None for member in pool.members),
+    )
+
+
+def _globs(globs: list[str] | tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(glob) for glob in globs))
+
+
+def _clients(clients: tuple[s.Client, ...]) -> dict[bytes, Client]:
+    by_digest = {}
+    for client in clients:
+        record = Client(client.name, None if client.models is None else _globs(client.models))
+        for digest in (
+            *map(_digest, client.keys),
+            *(bytes.fromhex(text.removeprefix("sha256:")) for text in client.key_hashes),
+        ):
+            by_digest[digest] = record
+    return by_digest
+
+
+def _digest(key: Secret) -> bytes:
+    return sha256(key.reveal().encode()).digest()

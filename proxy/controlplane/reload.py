@@ -1,0 +1,82 @@
+"""A new configuration while running: put in force whole, or not at all."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.controlplane.build import build
+from proxy.controlplane.load import Loaded, load
+from proxy.controlplane.problems import ConfigInvalid
+from proxy.model.settings import Settings
+from proxy.obs.log import Log
+from proxy.obs.metrics import Metrics
+from proxy.state.live import Registry
+from proxy.state.snapshot import Snapshot
+
+# Read once, when the process starts. A reload that changes one of them says so.
+_AT_START_ONLY = ("listen", "admin", "state_dir", "drain_timeout_s", "pre_drain_s", "downstream", "log")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    generation: int
+    warnings: tuple[str, ...]
+    need_restart: tuple[str, ...]  # settings that changed in the file but not in this process
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The configuration before it still serves."""
+
+    generation: int
+    problems: tuple[str, ...]
+
+
+class Reloader:
+    def __init__(
+        self,
+        path: Path,
+        environ: Callable[[], Mapping[str, str]],
+        started_with: Settings,
+        registry: Registry,
+        metrics: Metrics,
+        swap: Callable[[Snapshot], None],
+        log: Log,
+    ) -> None:
+        self._path, self._environ, self._started_with = path, environ, started_with
+        self._registry, self._metrics, self._swap, self._log = registry, metrics, swap, log
+        self._one_at_a_time = asyncio.Lock()
+        self.generation = metrics.generation
+        self.last: Applied | Rejected | None = None
+
+    async def reload(self) -> Applied | Rejected:
+        """Read the file again and put it in force, or keep what there is and say why."""
+        async with self._one_at_a_time:
+            try:
+                loaded = await asyncio.to_thread(load, self._path, self._environ())
+                snapshot = build(loaded.settings, self._registry, self._metrics, self.generation + 1)
+            except ConfigInvalid as invalid:
+                self.last = self._reject(invalid)
+            else:
+                self.last = self._apply(loaded, snapshot)
+            return self.last
+
+    def _reject(self, invalid: ConfigInvalid) -> Rejected:
+        problems = tuple(map(str, invalid.problems))
+        self._metrics.reloads["rejected"] += 1
+        self._log.error("config_rejected", generation_in_force=self.generation, problems=problems)
+        return Rejected(self.generation, problems)
+
+    def _apply(self, loaded: Loaded, snapshot: Snapshot) -> Applied:
+        self._swap(snapshot)
+        self.generation = self._metrics.generation = snapshot.generation
+        self._metrics.reloads["applied"] += 1
+        self._registry.forget_except(frozenset(snapshot.upstreams))
+        warnings = tuple(map(str, loaded.warnings))
+        changed = [
+            name for name in _AT_START_ONLY if getattr(loaded.settings, name) != getattr(self._started_with, name)
+        ]
+        need_restart = tuple(Settings.model_fields[name].alias or name for name in changed)
+        self._log.info("config_applied", generation=snapshot.generation, warnings=warnings, need_restart=need_restart)
+        return Applied(snapshot.generation, warnings, need_restart)

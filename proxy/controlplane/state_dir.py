@@ -1,0 +1,34 @@
+"""The directory for what must survive a restart, held by one process at a time."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class StateDirUnusable(RuntimeError):
+    """The message says which directory, and what to do about it."""
+
+
+@contextmanager
+def locked(state_dir: Path) -> Iterator[None]:
+    """Make the directory if there is none, and hold its lock. Two processes over one state would undo each other's work."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateDirUnusable(
+            f"state_dir {state_dir} cannot be used ({error.strerror}): name a directory that can be written"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise StateDirUnusable(
+            f"state_dir {state_dir} is in use by another Serinus: stop it, or give this one a directory of its own"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,146 @@
+"""The aiohttp lane: aiohttp's low-level `web.Server` reads requests, our own relay answers them.
+
+aiohttp brings the C parser, pipelining, request bodies with backpressure, and the lingering close. It can read every
+request there is, so this lane can serve everything.
+"""
+
+import asyncio
+from typing import cast
+
+from aiohttp import StreamReader, http_parser, web
+
+from proxy.dataplane.aiohttp_connection import ENDS, GOES_ON, AiohttpConnection
+from proxy.dataplane.callers import Callers
+from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.handler import Handler
+from proxy.dataplane.own_answers import alive, render, speaks_anthropic
+from proxy.dataplane.request import Request
+from proxy.model.errors import BodyTooLarge, InternalError, ProxyError, VersionNotSupported
+
+
+class NoCParser(RuntimeError):
+    """aiohttp's Python parser is lenient where smuggling begins: we do not start with it."""
+
+
+class AiohttpLane:
+    """Serves callers' connections through aiohttp."""
+
+    def __init__(self, handler: Handler, callers: Callers) -> None:
+        if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+            raise NoCParser("aiohttp was installed without its C parser: install it from a wheel for this platform")
+        self._handler, self._callers = handler, callers
+        self._server = web.Server(self._handle)
+
+    def protocol(self) -> AiohttpConnection:
+        """A protocol for a new connection."""
+        return AiohttpConnection(self._server, self._callers)
+
+    async def close(self) -> None:
+        """Let go of what aiohttp still holds. Connections were drained or cut before."""
+        await self._server.shutdown(timeout=0.5)
+
+    async def _handle(self, parsed: web.BaseRequest) -> web.StreamResponse:
+        """aiohttp has parsed a request's head."""
+        caller = cast("AiohttpConnection", parsed.protocol)
+        caller.begin()
+        request: Request | None = None
+        try:
+            request = self._read(parsed)
+            keep_alive = await self._answer(caller, parsed.content, request)
+        except ProxyError as error:
+            keep_alive = self._refuse(caller, parsed, request, error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise  # the caller left before its request was whole
+        except Exception as error:
+            self._callers.log.error("handler_failed", exc_info=error)
+            keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))
+        caller.finish()
+        return GOES_ON if keep_alive and not self._callers.draining else ENDS
+
+    def _read(self, parsed: web.BaseRequest) -> Request:
+        message = parsed._message  # noqa: SLF001 - its raw headers, without copies or decoding
+        version = message.version
+        if version.major != 1 or version.minor > 1:
+            raise VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+        return self._handler.read(
+            message.method.encode("ascii"),
+            message.path.encode("utf-8", "surrogateescape"),
+            message.raw_headers,
+            http11=version.minor == 1,
+            keep_alive=not message.should_close,
+            peer=parsed.remote or "",
+        )
+
+    async def _answer(self, caller: AiohttpConnection, content: StreamReader, request: Request) -> bool:
+        """Walk the request to its answer's last byte. Returns whether the connection may go on."""
+        handler = self._handler
+        if request.target == b"/livez" and request.method in (b"GET", b"HEAD") and not request.fields.has_body:
+            keep_alive = request.keep_alive and not self._callers.draining
+            caller.wire.write(alive(close=not keep_alive, head_only=request.method == b"HEAD"))
+            return keep_alive
+        handler.admit(request)
+        body, more = b"", False
+        if request.fields.has_body:
+            if content.is_eof():
+                body = content.read_nowait()
+            else:
+                body, more = await self._begin_body(caller, content, request)
+        exchange = handler.dispatch(request, caller, body, more=more)
+        caller.exchange = exchange
+        if caller.wire.is_closing():
+            exchange.caller_gone()
+        elif more:
+            await self._send_rest(caller, content, exchange, request, len(body))
+        return await caller.outcome()
+
+    async def _begin_body(
+        self, caller: AiohttpConnection, content: StreamReader, request: Request
+    ) -> tuple[bytes, bool]:
+        """The body as far as the buffer goes, and whether there is more of it."""
+        if request.fields.expects_continue:
+            caller.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        limit_bytes = self._handler.buffer_bytes(request)
+        pieces, size = [], 0
+        while size <= limit_bytes and not content.at_eof():
+            piece = await caller.read_body(content)
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces), not content.at_eof()
+
+    async def _send_rest(
+        self, caller: AiohttpConnection, content: StreamReader, exchange: Exchange, request: Request, sent_bytes: int
+    ) -> None:
+        """Stream what did not fit into the buffer, at the upstream's pace. An answer before its end ends it."""
+        limit_bytes = request.route.max_body_bytes if request.route is not None else 0
+        try:
+            while not exchange.ended:
+                await exchange.writable()
+                piece = await caller.read_body(content)
+                sent_bytes += len(piece)
+                if sent_bytes > limit_bytes:
+                    raise BodyTooLarge(f"The body has more than {limit_bytes} bytes, which are allowed here.")
+                exchange.send_body(piece)
+                if content.at_eof():
+                    exchange.end_body()
+                    return
+        except ProxyError as error:
+            exchange.body_failed(error)
+
+    def _refuse(
+        self, caller: AiohttpConnection, parsed: web.BaseRequest, request: Request | None, error: ProxyError
+    ) -> bool:
+        """Answer with an error of our own. Returns whether the connection may go on."""
+        unread = not parsed.content.is_eof()
+        close = error.close or self._callers.draining or unread or request is None or not request.keep_alive
+        anthropic = request is not None and speaks_anthropic(request.target, request.fields.passed)
+        request_id = b"" if request is None else request.request_id
+        head_only = parsed.method == "HEAD"
+        if not caller.wire.is_closing():
+            caller.wire.write(
+                render(error, anthropic=anthropic, request_id=request_id, close=close, head_only=head_only)
+            )
+        if request is None:
+            self._callers.account.unread(error.status)
+        else:
+            self._callers.account.refused(request, error.status, str(error))
+        return not close

@@ -1,0 +1,60 @@
+"""The open connections of callers, in whichever lane: what they are held to, and how they are drained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.dataplane.account import Account
+from proxy.dataplane.deadlines import Timed, Watch
+from proxy.obs.log import Log
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caller may take its time for, in seconds, and how many there may be."""
+
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    idle_timeout_s: float = 75.0
+    stall_timeout_s: float = 60.0
+    max_connections: int = 10_000
+
+
+class CallerConnection(Timed, Protocol):
+    @property
+    def busy(self) -> bool: ...
+    def close_if_idle(self) -> None: ...
+    def cut(self, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Callers:
+    limits: Limits
+    watch: Watch
+    account: Account
+    clock: Callable[[], float]
+    log: Log
+    draining: bool = False
+    open: set[CallerConnection] = field(default_factory=set)
+
+    def opened(self, connection: CallerConnection) -> bool:
+        """Note a new connection. Returns False if it is one too many."""
+        self.open.add(connection)
+        self.watch.add(connection)
+        connection.deadline_s = self.clock() + self.limits.idle_timeout_s
+        return len(self.open) <= self.limits.max_connections
+
+    def closed(self, connection: CallerConnection) -> None:
+        self.open.discard(connection)
+        self.watch.discard(connection)
+
+    def drain(self) -> None:
+        """From now on each answer is its connection's last, and idle connections close."""
+        self.draining = True
+        for connection in tuple(self.open):
+            connection.close_if_idle()
+
+    def cut_all(self, reason: str) -> None:
+        """End what is left, visibly."""
+        for connection in tuple(self.open):
+            connection.cut(reason)

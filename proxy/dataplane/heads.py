@@ -1,0 +1,82 @@
+"""The heads we write: to an upstream, and to a caller. Fields that pass keep their order, case and bytes."""
+
+from proxy.dataplane.framing import AnswerHead
+from proxy.dataplane.request import Request
+from proxy.policy.fields import Pair
+from proxy.state.snapshot import Route, Upstream
+
+
+def upstream_target(route: Route, upstream: Upstream, target: bytes) -> bytes:
+    """The request target at the upstream: base_url's path, the caller's path without the route's prefix, both queries."""
+    path = upstream.base_path + target[len(route.prefix) :]
+    if not path.startswith(b"/"):
+        path = b"/" + path
+    if upstream.query:
+        path += (b"&" if b"?" in path else b"?") + upstream.query
+    return path
+
+
+def request_head(request: Request, route: Route, upstream: Upstream, body_bytes: int | None) -> bytes:
+    """The head of a request to `upstream`. `body_bytes`: the length of its body; None if it is sent in chunks."""
+    fields = request.fields
+    passed = fields.passed
+    if upstream.overridden:
+        passed = [pair for pair in passed if pair[0].lower() not in upstream.overridden]
+    parts = [
+        b"%b %b HTTP/1.1\r\n" % (request.method, upstream_target(route, upstream, request.target)),
+        upstream.host_line,
+        *[b"%b: %b\r\n" % pair for pair in passed],
+        upstream.fixed_lines,
+        _credential_lines(request, upstream),
+        b"via: 1.1 %b\r\nx-request-id: %b\r\n" % (request.snapshot.deployment_id, request.request_id),
+    ]
+    if body_bytes is None:
+        parts.append(b"transfer-encoding: chunked\r\n")
+    elif fields.has_body:
+        parts.append(b"content-length: %d\r\n" % body_bytes)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def _credential_lines(request: Request, upstream: Upstream) -> bytes:
+    """Our key where we hold one, and then none of the caller's; else the caller's own, save what named it to us."""
+    if request.key is not None:
+        return request.key.line
+    ours: tuple[Pair | None, ...] = (request.client_credential,)
+    lines = [
+        b"%b: %b\r\n" % pair
+        for pair in request.fields.credentials
+        if pair not in ours and pair[0] != b"x-serinus-key" and pair[0] not in upstream.overridden
+    ]
+    return b"".join(lines)
+
+
+def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_alive: bool) -> bytes:
+    """The head of an upstream's answer, for the caller."""
+    parts = [b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields]
+    names = head.names
+    if head.chunked and not request.http11:
+        parts[1] = _without_coding(head.fields)
+    elif (
+        request.http11
+        and not head.chunked
+        and head.content_length is None
+        and head.status not in (204, 304)
+        and request.method != b"HEAD"
+    ):
+        parts.append(b"\r\ntransfer-encoding: chunked")
+    if head.event_stream:  # so that a proxy before us does not hold events back
+        if b"x-accel-buffering" not in names:
+            parts.append(b"\r\nx-accel-buffering: no")
+        if b"cache-control" not in names:
+            parts.append(b"\r\ncache-control: no-cache")
+    # An upstream's own request id is what its support asks for, so it stays; ours then goes by another name.
+    id_name = b"x-serinus-request-id" if b"x-request-id" in names else b"x-request-id"
+    parts.append(b"\r\n%b: %b\r\nx-serinus-upstream: %b" % (id_name, request.request_id, upstream.name.encode()))
+    parts.append(b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
+    return b"".join(parts)
+
+
+def _without_coding(fields: bytes) -> bytes:
+    lines = fields.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"transfer-encoding:"))

@@ -1,0 +1,60 @@
+"""Answers of the proxy's own: its errors in the words of the API that was called, and that it is alive."""
+
+import re
+from http import HTTPStatus
+
+import msgspec
+
+from proxy.model.errors import ProxyError
+from proxy.policy.fields import Pair
+
+_MESSAGES_API = re.compile(rb"/v1/messages(?:[/?]|$)")
+RETRY_AFTER_S = 1  # what a 429 or 503 of ours asks for where nothing better is known
+
+# Anthropic's SDK and its users match on these; https://docs.anthropic.com/en/api/errors
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def speaks_anthropic(target: bytes, passed: list[Pair]) -> bool:
+    """Is this a call of Anthropic's API? Its SDKs send their version with each one."""
+    return _MESSAGES_API.search(target) is not None or any(name.lower() == b"anthropic-version" for name, _ in passed)
+
+
+def render(error: ProxyError, *, anthropic: bool, request_id: bytes, close: bool, head_only: bool = False) -> bytes:
+    """The whole answer, as bytes to write. `close`: the connection ends with it. `head_only`: to a HEAD."""
+    body = _body(error, anthropic)
+    lines = [
+        b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode()),
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+    ]
+    if request_id:
+        lines.append(b"x-request-id: %b" % request_id)
+    if error.status in (429, 503):
+        lines.append(b"retry-after: %d" % (error.retry_after_s or RETRY_AFTER_S))
+    if close:
+        lines.append(b"connection: close")
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else body)
+
+
+def alive(*, close: bool, head_only: bool) -> bytes:
+    """The answer to `GET /livez`, the one address of our own on the public listener."""
+    fields = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\n"
+    return fields + (b"connection: close\r\n\r\n" if close else b"\r\n") + (b"" if head_only else b"ok\n")
+
+
+def _body(error: ProxyError, anthropic: bool) -> bytes:
+    if anthropic:
+        kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+        return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": str(error)}})
+    detail = {"message": str(error), "type": error.type, "param": error.param, "code": error.code}
+    return msgspec.json.encode({"error": detail})

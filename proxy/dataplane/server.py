@@ -1,0 +1,79 @@
+"""The data plane as a whole: its parts put together, listening, drained, closed."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from proxy.dataplane.account import Account
+from proxy.dataplane.aiohttp_lane import AiohttpLane
+from proxy.dataplane.callers import Callers, Limits
+from proxy.dataplane.deadlines import Watch
+from proxy.dataplane.exchange import Tools
+from proxy.dataplane.handler import Handler
+from proxy.dataplane.upstream import ConnectionPools
+from proxy.obs.log import AccessLog, Log
+from proxy.state.snapshot import Snapshot, Snapshots
+from proxy.state.tasks import Tasks
+
+BACKLOG = 4096  # connections the kernel may hold while we are busy
+
+
+class DataPlane:
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        limits: Limits,
+        clock: Callable[[], float],
+        log: Log,
+        access_log: AccessLog | None,
+        id_prefix: str,
+    ) -> None:
+        self._snapshots, self._clock = snapshots, clock
+        self._tasks = Tasks()
+        self._watch = Watch(clock)
+        self._pools = ConnectionPools(clock, self._tasks)
+        account = Account(snapshots, clock, access_log)
+        self.callers = Callers(limits, self._watch, account, clock, log)
+        tools = Tools(clock, self._pools, self._watch, account, limits.stall_timeout_s)
+        self._lane = AiohttpLane(Handler(snapshots, tools, clock, id_prefix), self.callers)
+        self._servers: list[asyncio.Server] = []
+
+    def start(self) -> None:
+        self._watch.add(self._pools)
+        self._watch.start()
+
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
+        """Serve callers on an address; port 0 lets the system choose. Returns what it became. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._lane.protocol, host, port, ssl=tls, backlog=BACKLOG)
+        self._servers.append(server)
+        bound = server.sockets[0].getsockname()
+        return str(bound[0]), int(bound[1])
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Requests that come from now on use `snapshot`; those under way keep theirs."""
+        self._snapshots.current = snapshot
+        self._pools.keep_only(tuple(snapshot.upstreams.values()))
+
+    @property
+    def busy(self) -> int:
+        """How many callers are being served."""
+        return sum(connection.busy for connection in self.callers.open)
+
+    def begin_drain(self) -> None:
+        """Go on serving, but let each answer be its connection's last."""
+        self.callers.draining = True
+
+    def stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        self.callers.drain()
+
+    async def close(self) -> None:
+        """End everything that is left, visibly for those who wait for an answer."""
+        self.stop_listening()
+        self.callers.cut_all("the proxy is stopping")
+        await self._lane.close()
+        self._pools.close()
+        self._watch.stop()
+        await self._tasks.close()

@@ -1,0 +1,188 @@
+"""Connections to upstreams: opened, kept for the next request, and let go.
+
+Not aiohttp's ClientSession: it parses every header into objects, decompresses, follows redirects and queues behind a
+limit of 100 connections. A proxy wants none of it; it wants the bytes, and the pauses.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable, Collection
+from typing import Protocol, cast
+
+from proxy.state.snapshot import Endpoint, Upstream
+from proxy.state.tasks import Tasks
+
+WRITE_HIGH_WATER_BYTES = 64 * 1024
+
+
+class Exchange(Protocol):
+    """What a connection tells the exchange it carries."""
+
+    def connected(self, connection: "UpstreamConnection") -> None: ...
+    def connect_failed(self, reason: str, *, timed_out: bool) -> None: ...
+    def received(self, data: bytes) -> None: ...
+    def upstream_closed(self, error: Exception | None) -> None: ...
+    def upstream_writable(self, writable: bool) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection, carrying one exchange at a time."""
+
+    __slots__ = ("_pool", "exchange", "idle_since_s", "transport", "uses")
+
+    def __init__(self, pool: "ConnectionPool") -> None:
+        self._pool = pool
+        self.exchange: Exchange | None = None
+        self.idle_since_s = 0.0
+        self.uses = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:  # bytes nobody asked for: whatever they are, they are no answer to the next request
+            self.transport.abort()
+        else:
+            exchange.received(data)
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes, and connection_lost follows
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._pool.lost(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.upstream_closed(error)
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_writable(False)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_writable(True)
+
+    def abort(self) -> None:
+        """End the connection now, without a word to the exchange."""
+        self.exchange = None
+        self.transport.abort()
+
+
+class ConnectionPool:
+    """The connections to one endpoint. The one used last is used next, so that the surplus grows old and is closed."""
+
+    def __init__(self, endpoint: Endpoint, clock: Callable[[], float], tasks: Tasks) -> None:
+        self._endpoint, self._clock, self._tasks = endpoint, clock, tasks
+        self._idle: list[UpstreamConnection] = []
+        self._closed = False
+        self.opened = 0
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, if there is one that is not closing."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                connection.uses += 1
+                return connection
+        return None
+
+    def give(self, connection: UpstreamConnection) -> None:
+        """Keep a connection that is in between two answers."""
+        connection.exchange = None
+        if self._closed or len(self._idle) >= self._endpoint.max_idle or connection.transport.is_closing():
+            connection.transport.close()
+            return
+        connection.idle_since_s = self._clock()
+        self._idle.append(connection)
+
+    def open(self, exchange: Exchange) -> asyncio.Task[None]:
+        """Open a connection for `exchange`, which is told of it, or why there is none."""
+        return self._tasks.spawn(self._open(exchange))
+
+    async def _open(self, exchange: Exchange) -> None:
+        endpoint = self._endpoint
+        try:
+            async with asyncio.timeout(endpoint.connect_timeout_s):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: UpstreamConnection(self),
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=endpoint.tls,
+                    server_hostname=endpoint.server_name if endpoint.tls is not None else None,
+                )
+        except TimeoutError:
+            exchange.connect_failed("no connection in time", timed_out=True)
+        except OSError as error:  # ssl.SSLError and socket.gaierror are among them
+            exchange.connect_failed(_reason(error), timed_out=False)
+        else:
+            self.opened += 1
+            connection.uses = 1
+            if connection.transport.is_closing():
+                exchange.connect_failed("closed as soon as it was open", timed_out=False)
+            else:
+                exchange.connected(connection)
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        if connection.exchange is None:
+            try:
+                self._idle.remove(connection)
+            except ValueError:
+                pass  # it was in use, or on its way out
+
+    def expire(self, now_s: float) -> None:
+        """Close what has been idle for too long: the oldest stand first."""
+        oldest_s = now_s - self._endpoint.idle_timeout_s
+        while self._idle and self._idle[0].idle_since_s <= oldest_s:
+            self._idle.pop(0).transport.close()
+
+    def close(self) -> None:
+        """Close what is idle, and later what now is in use."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().transport.close()
+
+
+class ConnectionPools:
+    """The pools of all upstreams of the configuration in force. Upstreams with equal endpoints share one."""
+
+    def __init__(self, clock: Callable[[], float], tasks: Tasks) -> None:
+        self._clock, self._tasks = clock, tasks
+        self._pools: dict[Endpoint, ConnectionPool] = {}
+        self._by_upstream: dict[Upstream, ConnectionPool] = {}  # hashing an endpoint on each request would cost more
+        self.deadline_s = 0.0  # a watch looks at the idle ones at each of its ticks
+
+    def of(self, upstream: Upstream) -> ConnectionPool:
+        pool = self._by_upstream.get(upstream)
+        if pool is None:
+            endpoint = upstream.endpoint
+            pool = self._pools.get(endpoint) or self._pools.setdefault(
+                endpoint, ConnectionPool(endpoint, self._clock, self._tasks)
+            )
+            self._by_upstream[upstream] = pool
+        return pool
+
+    def keep_only(self, upstreams: Collection[Upstream]) -> None:
+        """Close the connections to endpoints that no configuration names any more, each when it falls idle."""
+        self._by_upstream.clear()
+        for endpoint in self._pools.keys() - {upstream.endpoint for upstream in upstreams}:
+            self._pools.pop(endpoint).close()
+
+    def expired(self, now_s: float) -> None:
+        for pool in self._pools.values():
+            pool.expire(now_s)
+
+    def close(self) -> None:
+        self.keep_only(())
+
+
+def _reason(error: OSError) -> str:
+    """Why a connection failed, for logs: the system's own word for it, without addresses."""
+    if error.errno is not None and error.errno in errno.errorcode:
+        return errno.errorcode[error.errno]
+    return type(error).__name__

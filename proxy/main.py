@@ -1,0 +1,139 @@
+"""The composition root: builds everything, introduces the two planes to each other, runs, drains, ends."""
+
+import asyncio
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import uvloop
+
+from proxy import __version__
+from proxy.controlplane.admin import Admin
+from proxy.controlplane.build import build, listener_tls
+from proxy.controlplane.load import Loaded, load
+from proxy.controlplane.reload import Reloader
+from proxy.controlplane.state_dir import locked
+from proxy.dataplane.callers import Limits
+from proxy.dataplane.server import DataPlane
+from proxy.model.settings import Settings
+from proxy.obs.log import Log, access_log, configure
+from proxy.obs.metrics import Metrics
+from proxy.state.live import Registry
+from proxy.state.snapshot import Snapshots
+
+Environ = Callable[[], Mapping[str, str]]
+clock = time.monotonic  # noqa: TID251 - the one clock; everything below is handed it
+DRAIN_LOOK_S = 0.05
+
+
+class CannotListen(RuntimeError):
+    """An address cannot be had. The message says which and why."""
+
+
+class Serinus:
+    """One running proxy."""
+
+    def __init__(self, path: Path, environ: Environ, loaded: Loaded, log: Log) -> None:
+        settings = loaded.settings
+        self.settings, self.log = settings, log
+        self.registry, self.metrics = Registry(), Metrics()
+        self._tls = [listener_tls(index, listener) for index, listener in enumerate(settings.listen)]
+        snapshots = Snapshots(build(settings, self.registry, self.metrics, generation=1))
+        self.metrics.generation = 1
+        self.metrics.inflight = lambda: [(name, live.inflight) for name, live in self.registry.upstreams.items()]
+        downstream = settings.downstream
+        limits = Limits(
+            head_timeout_s=downstream.head_timeout_s,
+            body_timeout_s=downstream.body_timeout_s,
+            idle_timeout_s=downstream.idle_timeout_s,
+            stall_timeout_s=downstream.stall_timeout_s,
+            max_connections=downstream.max_connections,
+        )
+        access = access_log(log) if settings.log.access else None
+        self.data_plane = DataPlane(snapshots, limits, clock, log, access, id_prefix=secrets.token_hex(6))
+        self.metrics.connections = lambda: len(self.data_plane.callers.open)
+        self.reloader = Reloader(path, environ, settings, self.registry, self.metrics, self.data_plane.swap, log)
+        self.ready = False
+        self.admin = Admin(settings.admin, self.metrics, self.reloader, ready=lambda: self.ready)
+        self.addresses: list[tuple[str, int]] = []
+        self.admin_address = ("", 0)
+
+    async def start(self) -> None:
+        """Open the listeners. Raises CannotListen."""
+        self.data_plane.start()
+        self.admin_address = await _bound(self.admin.start(), str(self.settings.admin.listen))
+        for listener, tls in zip(self.settings.listen, self._tls, strict=True):
+            address = listener.address
+            self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
+        self.ready = True
+        self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
+
+    async def drain(self) -> None:
+        """Be taken out of service, let what runs come to its end, stop listening."""
+        self.ready = False
+        self.data_plane.begin_drain()
+        self.log.info("draining", open_requests=self.data_plane.busy)
+        await asyncio.sleep(self.settings.pre_drain_s)
+        self.data_plane.stop_listening()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_timeout_s):
+                while self.data_plane.busy:
+                    await asyncio.sleep(DRAIN_LOOK_S)
+
+    async def close(self) -> None:
+        cut = self.data_plane.busy
+        await self.data_plane.close()
+        await self.admin.close()
+        self.log.info("stopped", cut_requests=cut)
+
+
+async def _bound(listening: Awaitable[tuple[str, int]], address: str) -> tuple[str, int]:
+    try:
+        return await listening
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from None
+
+
+async def _run(path: Path, environ: Environ, loaded: Loaded, log: Log) -> None:
+    serinus = Serinus(path, environ, loaded, log)
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_stop() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_stop)
+    reloads: set[asyncio.Task[object]] = set()
+
+    def on_hangup() -> None:
+        reloads.add(task := loop.create_task(serinus.reloader.reload()))
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    try:
+        await serinus.start()
+        await stop.wait()
+        drained, hurried = loop.create_task(serinus.drain()), loop.create_task(stop_now.wait())
+        _, pending = await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+    finally:
+        await serinus.close()
+
+
+def serve(path: Path, environ: Environ) -> None:
+    """Serve the configuration at `path` until SIGTERM or SIGINT.
+
+    Raises ConfigInvalid, StateDirUnusable or CannotListen before anything is served.
+    """
+    loaded = load(path, environ())
+    settings: Settings = loaded.settings
+    log = configure(settings.log.level, settings.log.format)
+    for warning in loaded.warnings:
+        log.warning("config_warning", problem=str(warning))
+    with locked(settings.state_dir):
+        uvloop.run(_run(path, environ, loaded, log))

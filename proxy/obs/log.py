@@ -1,0 +1,90 @@
+"""Structured logs: constant event names plus fields, one JSON object a line, on standard error.
+
+A secret is held as `Secret` everywhere, and prints as its fingerprint. What a caller sent is never logged raw: bodies and
+header values not at all, paths without their query.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+
+from proxy.model.secret import Secret
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+AccessLog = Callable[..., None]
+Log = structlog.typing.FilteringBoundLogger
+
+
+class _Writer:
+    """Writes lines, and does not fail: a full disk or a closed pipe must not stop the proxy."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+    log = debug = info = warning = warn = error = critical = exception = fatal = msg
+
+
+def configure(level: str, style: str, stream: TextIO = sys.stderr) -> Log:
+    """Set up logging for the process, other libraries' included, and return the logger to hand down."""
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer(_to_json)
+    )
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        renderer,
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_: _Writer(stream),
+        cache_logger_on_first_use=False,
+    )
+    log: Log = structlog.get_logger()
+    _adopt_standard_logging(log, level)
+    return log
+
+
+def _to_json(event: dict[str, Any], **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=_shown).decode()
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, Secret) else str(value)
+
+
+class _Adopted(logging.Handler):
+    """Hands the records of asyncio, aiohttp and others to our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        method = getattr(self._log, level if level in LEVELS else "error")
+        method("library_log", logger=record.name, message=record.getMessage(), exc_info=record.exc_info or None)
+
+
+def _adopt_standard_logging(log: Log, level: str) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [_Adopted(log)]
+    root.setLevel(max(LEVELS[level], logging.WARNING))
+
+
+def access_log(log: Log) -> AccessLog:
+    """Writes one line a request."""
+    return lambda **fields: log.info("request", **fields)

@@ -1,0 +1,137 @@
+"""Every metric, declared once.
+
+On the request path a metric is a plain slot of an object that is bound when a configuration is built: prometheus_client's
+labels and histograms cost microseconds each. What the slots hold becomes Prometheus families only when somebody scrapes.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+# An LLM's answer takes from tens of milliseconds to many minutes; what we add is microseconds to a few milliseconds.
+DURATION_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+FIRST_BYTE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+OVERHEAD_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+
+
+class Histogram:
+    """Counts of observed seconds between fixed bounds."""
+
+    __slots__ = ("bounds_s", "counts", "sum_s")
+
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        self.bounds_s = bounds_s
+        self.counts = [0] * (len(bounds_s) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
+        self.sum_s += seconds
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Pairs of upper bound and count below it, as Prometheus wants them."""
+        total, pairs = 0, []
+        for bound, count in zip([*map(str, self.bounds_s), "+Inf"], self.counts, strict=True):
+            total += count
+            pairs.append((bound, float(total)))
+        return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesLabels:
+    """What tells one kind of traffic from another. All of it comes from the configuration, never from a caller."""
+
+    route: str = ""
+    pool: str = ""
+    upstream: str = ""
+    arm: str = ""
+
+    def values(self) -> list[str]:
+        return [self.route, self.pool, self.upstream, self.arm]
+
+
+class Series:
+    """The counts of one kind of traffic."""
+
+    __slots__ = ("codes", "disconnects", "duration", "first_byte", "overhead")
+
+    def __init__(self) -> None:
+        self.codes: dict[int, int] = {}
+        self.disconnects = 0
+        self.duration = Histogram(DURATION_BUCKETS_S)
+        self.first_byte = Histogram(FIRST_BYTE_BUCKETS_S)
+        self.overhead = Histogram(OVERHEAD_BUCKETS_S)
+
+    def count(self, status: int) -> None:
+        self.codes[status] = self.codes.get(status, 0) + 1
+
+
+class Metrics(Collector):
+    """All counts of this process, and their rendering."""
+
+    def __init__(self) -> None:
+        self._series: dict[SeriesLabels, Series] = {}
+        self.reloads: dict[str, int] = {"applied": 0, "rejected": 0}
+        self.generation = 0
+        self.inflight: Callable[[], Iterable[tuple[str, int]]] = tuple  # pairs of upstream name and open requests
+        self.connections: Callable[[], int] = int  # open connections of callers
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def series(self, labels: SeriesLabels) -> Series:
+        """The series with these labels; the same one each time, across reloads too."""
+        return self._series.get(labels) or self._series.setdefault(labels, Series())
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type, in the format that the `accept` header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._traffic()
+        inflight = GaugeMetricFamily("serinus_upstream_inflight", "Requests open on an upstream", labels=["upstream"])
+        for name, count in self.inflight():
+            inflight.add_metric([name], count)
+        yield inflight
+        yield GaugeMetricFamily("serinus_client_connections", "Open connections of callers", value=self.connections())
+        yield GaugeMetricFamily(
+            "serinus_config_generation", "Number of the configuration in force", value=self.generation
+        )
+        reloads = CounterMetricFamily("serinus_config_reloads", "Reloads of the configuration", labels=["result"])
+        for result, count in self.reloads.items():
+            reloads.add_metric([result], count)
+        yield reloads
+
+    def _traffic(self) -> Iterator[Metric]:
+        names = ["route", "pool", "upstream", "arm"]
+        requests = CounterMetricFamily("serinus_requests", "Requests answered, by status", labels=[*names, "code"])
+        gone = CounterMetricFamily(
+            "serinus_client_disconnects", "Callers that left before their answer ended", labels=names
+        )
+        duration = HistogramMetricFamily(
+            "serinus_request_duration_seconds", "From a request's head to its answer's last byte", labels=names
+        )
+        first_byte = HistogramMetricFamily(
+            "serinus_time_to_first_byte_seconds", "From sending upstream to its first byte", labels=names
+        )
+        overhead = HistogramMetricFamily("serinus_overhead_seconds", "Time added by the proxy itself", labels=names)
+        for labels, series in self._series.items():
+            values = labels.values()
+            for status, count in series.codes.items():
+                requests.add_metric([*values, str(status)], count)
+            if labels.upstream:
+                gone.add_metric(values, series.disconnects)
+                for family, histogram in (
+                    (duration, series.duration),
+                    (first_byte, series.first_byte),
+                    (overhead, series.overhead),
+                ):
+                    family.add_metric(values, histogram.cumulative(), histogram.sum_s)
+        yield from (requests, gone, duration, first_byte, overhead)

@@ -1,0 +1,121 @@
+"""Where a request body names its model: the value, and the very bytes that hold it.
+
+An allow-list is only as good as the agreement between who checks and who serves. JSON with two `model` keys, or the key
+spelt with escapes, is read one way here and another way there. So where the model decides, it must be there once and
+plain to see, or the request is refused; and where it is replaced, exactly its bytes are, and no others.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from proxy.model.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ModelField:
+    """The model's name, and the span of the bytes that stand for it in the body (a JSON string with its quotes)."""
+
+    value: str
+    start: int
+    end: int
+    quoted: bool
+
+    def replaced(self, body: bytes, model: str) -> bytes:
+        """The body with `model` in this field's place, every other byte as it was."""
+        text = json.dumps(model, ensure_ascii=False) if self.quoted else model
+        return body[: self.start] + text.encode() + body[self.end :]
+
+
+def find_model(body: bytes, content_type: bytes) -> ModelField | None:
+    """The model that `body` names; None where it names none. Raises BadRequest where it cannot be known for certain."""
+    kind, _, parameters = content_type.partition(b";")
+    kind = kind.strip().lower()
+    if kind == b"multipart/form-data":
+        return _in_form(body, parameters)
+    return _in_json(body) if not kind or b"json" in kind else None
+
+
+class _Peek(msgspec.Struct):
+    model: msgspec.Raw = msgspec.Raw(b"")
+
+
+_PEEK = msgspec.json.Decoder(_Peek)
+_PLAIN = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
+_COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
+
+
+def _in_json(body: bytes) -> ModelField | None:
+    try:
+        named = bytes(_PEEK.decode(body).model)  # also proves that all of the body is one valid JSON object
+    except msgspec.DecodeError:
+        raise BadRequest("The body must be one valid JSON object, for its model decides where it goes.") from None
+    if not named:
+        return None
+    if body.count(b'"model"') == 1 and b"\\u00" not in body:  # nearly always: then it can only be that one
+        found = _PLAIN.search(body)
+        spans = [] if found is None else [found.span(1)]
+    else:
+        spans = _top_level_models(body)
+    if len(spans) != 1:
+        raise BadRequest("The body must name its model exactly once, as a string.", param="model")
+    start, end = spans[0]
+    return ModelField(_text(body[start:end]), start, end, quoted=True)
+
+
+def _top_level_models(body: bytes) -> list[tuple[int, int]]:
+    """The spans of the string values of all keys that read `model` in the outermost object of valid JSON."""
+    spans, depth = [], 0
+    for token in _TOKEN.finditer(body):
+        first = body[token.start()]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+        elif depth == 1 and (colon := _COLON.match(body, token.end())) and _text(token[0]) == "model":
+            value = _TOKEN.match(body, colon.end())
+            if value is None or body[value.start()] != ord('"'):
+                raise BadRequest("The model must be a string.", param="model")
+            spans.append(value.span())
+    return spans
+
+
+def _text(token: bytes) -> str:
+    try:
+        return msgspec.json.decode(token, type=str)
+    except msgspec.DecodeError:
+        raise BadRequest("The model must be a string.", param="model") from None
+
+
+_BOUNDARY = re.compile(rb'boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
+_PART_NAME = re.compile(
+    rb'content-disposition:[ \t]*form-data\b[^\r]*?[; \t]name=(?:"([^"\r]*)"|([^\s;"]+))', re.IGNORECASE
+)
+
+
+def _in_form(body: bytes, parameters: bytes) -> ModelField | None:
+    """The part called `model` of a multipart/form-data body (RFC 7578)."""
+    boundaries = _BOUNDARY.findall(parameters)
+    if len(boundaries) != 1:
+        raise BadRequest("The multipart body must name one boundary.")
+    delimiter = b"\r\n--" + (boundaries[0][0] or boundaries[0][1])
+    found: list[ModelField] = []
+    at = body.find(delimiter[2:])
+    while at >= 0:
+        head_end = body.find(b"\r\n\r\n", at)
+        end = body.find(delimiter, head_end + 2)
+        if head_end < 0 or end < 0:
+            break
+        name = _PART_NAME.search(body, at, head_end)
+        if name is not None and (name[1] or name[2]) == b"model":
+            value = body[head_end + 4 : end]
+            if not value.isascii() or len(value) > 256:
+                raise BadRequest("The part `model` must be a short plain text.", param="model")
+            found.append(ModelField(value.decode(), head_end + 4, end, quoted=False))
+        at = end + 2
+    if len(found) > 1:
+        raise BadRequest("The body must name its model exactly once.", param="model")
+    return found[0] if found else None

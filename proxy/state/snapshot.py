@@ -1,0 +1,130 @@
+"""One valid configuration, ready to be used: immutable, numbered, and built whole or not at all.
+
+Everything a request needs is worked out here once (header lines as bytes, globs compiled, metric series bound), so that
+the request path looks things up and never computes them. A request takes `current` once and keeps to it to its end.
+Records are compared by identity (`eq=False`): two snapshots never share one.
+"""
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proxy.obs.metrics import Series
+from proxy.policy.balance import SmoothRoundRobin
+from proxy.policy.fields import Pair
+from proxy.state.live import KeyLive, UpstreamLive
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where connections go, and how. Equal endpoints share their idle connections, across reloads too."""
+
+    host: str
+    port: int
+    server_name: str | None  # the name asked for and verified; None: no TLS
+    tls_identity: tuple[str, ...] = ()  # what the TLS context was made from, for comparison
+    tls: ssl.SSLContext | None = field(default=None, compare=False)
+    connect_timeout_s: float = 5.0
+    max_idle: int = 64
+    idle_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """A credential of an upstream; `line` is its whole header line, CRLF included."""
+
+    name: str
+    line: bytes = field(repr=False)
+    live: KeyLive
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upstream:
+    name: str
+    endpoint: Endpoint
+    base_path: bytes  # of base_url, without a trailing slash
+    host_line: bytes  # `Host: …` with CRLF
+    fixed_lines: bytes  # the configured headers, each with CRLF
+    overridden: frozenset[bytes]  # names, in lower case, of a caller's fields that ours replace
+    query: bytes  # configured query, encoded, without a question mark
+    keys: tuple[Key, ...]
+    keys_in_turn: SmoothRoundRobin | None
+    first_byte_timeout_s: float
+    idle_timeout_s: float
+    total_timeout_s: float  # infinite where there is none
+    live: UpstreamLive
+
+    def next_key(self) -> Key | None:
+        """The key that is next by weight; None where callers bring their own."""
+        return None if self.keys_in_turn is None else self.keys[self.keys_in_turn.pick()]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    upstream: Upstream
+    model: str | None  # sent in place of the caller's
+    key: Key | None  # the only one to use
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    name: str
+    members: tuple[Member, ...]
+    in_turn: SmoothRoundRobin
+
+    def pick(self) -> Member:
+        return self.members[self.in_turn.pick()]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    label: str  # how metrics and logs call it
+    prefix: bytes  # without a trailing slash: "" is everything
+    model_glob: str | None
+    model: re.Pattern[str] | None  # the glob, compiled
+    headers: tuple[Pair, ...]  # names in lower case
+    pool: Pool
+    max_body_bytes: int
+    buffer_bytes: int
+    series: Mapping[str, Series]  # by the upstream's name
+    own_series: Series  # answers of our own to requests of this route
+    replaces_model: bool  # some member of its pool has a model of its own
+
+    def matches_path(self, path: bytes) -> bool:
+        """Does the path begin with this prefix, at the boundary of a segment?"""
+        prefix = self.prefix
+        return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"/", b"?", b"")
+
+    def matches_headers(self, passed: list[Pair]) -> bool:
+        return all(
+            any(name.lower() == wanted and value == text for name, value in passed) for wanted, text in self.headers
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Client:
+    name: str
+    models: re.Pattern[str] | None  # None: all
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or self.models.fullmatch(model) is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    generation: int
+    deployment_id: bytes  # signs Via; the same for all replicas of one configuration
+    clients: Mapping[bytes, Client]  # by the SHA-256 of a key
+    routes: tuple[Route, ...]
+    upstreams: Mapping[str, Upstream]
+    unrouted_series: Series
+
+
+class Snapshots:
+    """Holds the snapshot in force."""
+
+    __slots__ = ("current",)
+
+    def __init__(self, first: Snapshot) -> None:
+        self.current = first

@@ -23,9 +23,11 @@ def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation
     if problems:
         raise ConfigInvalid(tuple(problems))
     pools = {name: _pool(name, pool, upstreams) for name, pool in settings.pools.items()}
+    deployment_id = _deployment_id(settings)
     return Snapshot(
         generation=generation,
-        deployment_id=_deployment_id(settings),
+        deployment_id=deployment_id,
+        via_line=b"via: 1.1 %b\r\n" % deployment_id,
         clients=_clients(settings.clients),
         routes=tuple(_route(route, pools, metrics) for route in settings.routes),
         upstreams=upstreams,
@@ -70,7 +72,7 @@ def _upstream(name: str, upstream: s.Upstream, registry: Registry, problems: lis
         name=name,
         endpoint=_endpoint(name, upstream, problems),
         base_path=base_url.path.encode(),
-        host_line=_line("Host", base_url.authority),
+        after_target=b" HTTP/1.1\r\n" + _line("Host", base_url.authority),
         fixed_lines=b"".join(_line(header, value) for header, value in upstream.headers.items()),
         overridden=frozenset(overridden),
         query="&".join(

@@ -1,0 +1,89 @@
+"""`serinus check`: all that is wrong with a configuration, in one run and before it serves anyone."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from proxy.cli.environment import env_file_option, environment
+from proxy.controlplane.load import load
+from proxy.controlplane.problems import ConfigInvalid, Problem, path_text
+from proxy.model.settings import Settings
+
+Problems = tuple[Problem, ...]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@env_file_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+def check(file: Path, env_file: Path | None, as_json: bool) -> None:
+    """Check the configuration FILE.
+
+    Prints every problem with its place, then every warning. Exits with 1 if there are problems, with 0 otherwise.
+    """
+    problems: Problems = ()
+    try:
+        loaded = load(file, environment(env_file))
+        warnings, verdict = loaded.warnings, f"ok: {summary(loaded.settings)}"
+    except ConfigInvalid as invalid:
+        problems, warnings = invalid.problems, invalid.warnings
+        verdict = f"not valid: {counted(len(problems), 'problem')}"
+    if warnings:
+        verdict += f" ({counted(len(warnings), 'warning')})"
+    (_print_json if as_json else _print)(problems, warnings, verdict)
+    raise SystemExit(1 if problems else 0)
+
+
+def summary(settings: Settings) -> str:
+    """`1 listener, 3 upstreams, 2 pools, 4 routes, 0 clients`."""
+    counts = {
+        "listener": len(settings.listen),
+        "upstream": len(settings.upstreams),
+        "pool": len(settings.pools),
+        "route": len(settings.routes),
+        "client": len(settings.clients),
+    }
+    return ", ".join(counted(number, noun) for noun, number in counts.items())
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _print(problems: Problems, warnings: Problems, verdict: str) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for problem in problems:
+        console.print(_line(problem, "red"))
+    for warning in warnings:
+        console.print(Text.assemble(("warning: ", "yellow"), _line(warning, "yellow")))
+    console.print(Text(verdict, "red" if problems else "green"))
+
+
+def _line(problem: Problem, colour: str) -> Text:
+    """The same characters as `str(problem)`: colour helps people, and nothing that reads the lines depends on it."""
+    line = Text(str(problem))
+    if problem.path:
+        line.highlight_words([f" {path_text(problem.path)}:"], style=colour)
+    return line
+
+
+def _print_json(problems: Problems, warnings: Problems, verdict: str) -> None:
+    answer = {
+        "ok": not problems,
+        "summary": verdict,
+        "problems": [_record(problem) for problem in problems],
+        "warnings": [_record(warning) for warning in warnings],
+    }
+    click.echo(json.dumps(answer, indent=2))
+
+
+def _record(problem: Problem) -> dict[str, str | int | None]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "path": path_text(problem.path),
+        "message": problem.message,
+    }

@@ -1,0 +1,86 @@
+"""From a file to settings, or to everything that is wrong with it at once.
+
+Nothing stops at the first mistake save a text that is no YAML: the schema, the names that refer to each other, the
+secrets and the files are all looked at, whatever else is wrong, so that one run names what one edit has to mend.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from proxy.controlplane.crosscheck import crosscheck, remarks
+from proxy.controlplane.document import Document, read
+from proxy.controlplane.explain import discreet, explain
+from proxy.controlplane.problems import ConfigInvalid, Problem
+from proxy.controlplane.secrets import SecretReader
+from proxy.model.settings import Settings
+
+# PyYAML reads about 100 KiB a second.
+FILE_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A valid configuration. `source_digest` is the SHA-256 of the file's bytes, in hex."""
+
+    settings: Settings
+    warnings: tuple[Problem, ...]
+    source_digest: str
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Loaded:
+    """Reads the file and what it refers to. Raises ConfigInvalid."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise _unreadable(path, (error.strerror or "it cannot be read").lower()) from None
+    if len(content) > FILE_BYTES_MAX:
+        raise _unreadable(path, f"larger than {FILE_BYTES_MAX} bytes: is it the right file?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigInvalid((Problem((), line, "not UTF-8: save it as UTF-8", str(path)),)) from None
+    return parse(text, environ, base=path.parent, file=str(path), source_digest=sha256(content).hexdigest())
+
+
+def _unreadable(path: Path, why: str) -> ConfigInvalid:
+    return ConfigInvalid((Problem((), None, why, str(path)),))
+
+
+def parse(
+    text: str,
+    environ: Mapping[str, str],
+    *,
+    base: Path = Path(),
+    file: str = "config.yaml",
+    source_digest: str | None = None,
+) -> Loaded:
+    """Reads a text as if it were the file; relative paths in it begin at `base`. Raises ConfigInvalid."""
+    document = read(text, file)
+    # What is only there to be an alias's anchor.
+    document.data = {name: value for name, value in document.data.items() if not name.startswith("x-")}
+    secrets = SecretReader(environ, base)
+    settings, problems = None, []
+    try:
+        settings = Settings.model_validate(document.data, context=secrets)
+    except ValidationError as error:
+        problems = explain(error.errors(include_url=False), document)
+    problems += crosscheck(document, secrets)
+    said = {problem.path for problem in problems}
+    problems += [problem for problem in document.problems if problem.path not in document.holes & said]
+    warnings = _in_order(remarks(document, secrets), document)
+    if settings is None or problems:
+        raise ConfigInvalid(_in_order(problems, document), warnings)
+    return Loaded(settings, warnings, source_digest or sha256(text.encode()).hexdigest())
+
+
+def _in_order(problems: Iterable[Problem], document: Document) -> tuple[Problem, ...]:
+    """As the file has them, none twice, and none with a path that could be a secret's text."""
+    order = {path: index for index, path in enumerate(document.places)}
+    ranked = sorted(problems, key=lambda problem: (problem.line or 0, order[document.existing(problem.path)]))
+    return tuple(dict.fromkeys(replace(problem, path=discreet(problem.path)) for problem in ranked))

@@ -1,0 +1,274 @@
+"""The configuration as a tree of frozen records: what YAML may say, its defaults, and what each field means.
+
+Attributes carry their unit in the name (`connect_s`); the YAML names are the aliases, and defaults stand here as YAML
+would write them, so that the JSON Schema shows what an operator can copy. What one record can judge alone is judged
+here; what needs two of them, or a file, is judged by `controlplane.crosscheck`.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from proxy.model.address import Address, BaseUrl
+from proxy.model.headers import HeaderMatch
+from proxy.model.quantities import Count, Duration, Name, Size, Switch, Wait
+from proxy.model.record import LocalFile, Record, SecretText, listed
+from proxy.model.secret import Secret
+from proxy.model.upstream_settings import Auth, Keepalive, Timeouts, Upstream, UpstreamKey, UpstreamTls
+
+__all__ = [
+    "Settings",
+    "Address",
+    "Admin",
+    "AdminToken",
+    "Auth",
+    "BaseUrl",
+    "Client",
+    "Downstream",
+    "Keepalive",
+    "Listener",
+    "ListenerTls",
+    "Log",
+    "Member",
+    "Pool",
+    "Route",
+    "Timeouts",
+    "Upstream",
+    "UpstreamKey",
+    "UpstreamTls",
+]
+
+
+class ListenerTls(Record):
+    """The certificate a listener shows."""
+
+    cert: LocalFile = Field(description="A PEM file: the certificate, then its chain. Relative to this file.")
+    key: LocalFile = Field(description="A PEM file: the certificate's private key. Relative to this file.")
+
+
+class Listener(Record):
+    """An address where callers are served."""
+
+    address: Address = Field(description="Host and port, such as 0.0.0.0:8443.")
+    tls: ListenerTls | None = Field(None, description="The certificate for HTTPS. Absent: plain HTTP.")
+
+
+def _listeners(value: object) -> object:
+    if isinstance(value, dict):  # no list: pydantic says so
+        return value
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [entry if isinstance(entry, dict | Listener) else {"address": entry} for entry in entries]
+
+
+_ListenerTexts = Annotated[tuple[Address | Listener, ...], Field(min_length=1)]
+Listeners = Annotated[
+    tuple[Listener, ...],
+    Field(min_length=1),
+    BeforeValidator(_listeners, json_schema_input_type=Address | _ListenerTexts),
+]
+
+
+class AdminToken(Record):
+    """A bearer token of the admin API."""
+
+    name: Name = Field(description="Who holds it, as the audit log calls them.")
+    value: SecretText = Field(description="The token: env:NAME, file:/path, or (with a warning) its plain text.")
+
+
+class Admin(Record):
+    """The admin API, on a listener of its own."""
+
+    listen: Address = Field(
+        "127.0.0.1:9090", validate_default=True, description="Host and port. Beyond loopback, tokens are required."
+    )
+    tokens: tuple[AdminToken, ...] = Field(
+        (), description="Who may use it. None: whoever reaches the listener, which must then be loopback."
+    )
+
+
+class Downstream(Record):
+    """What callers are held to."""
+
+    head_timeout_s: Wait = Field(
+        "10s", alias="head_timeout", validate_default=True, description="For a request's head, from its first byte."
+    )
+    body_timeout_s: Wait = Field(
+        "30s", alias="body_timeout", validate_default=True, description="Without a byte of a request's body."
+    )
+    idle_timeout_s: Wait = Field(
+        "75s", alias="idle_timeout", validate_default=True, description="Between two requests on a connection."
+    )
+    stall_timeout_s: Wait = Field(
+        "60s", alias="stall_timeout", validate_default=True, description="While the caller reads nothing of its answer."
+    )
+    max_connections: Count = Field(10000, ge=1, description="How many connections are open at once at most.")
+
+
+class Log(Record):
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is logged.")
+    format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")
+    access: Switch = Field(True, description="A line for every request.")
+
+
+_KEY_HASH = "^sha256:[0-9A-Fa-f]{64}$"
+
+
+def _key_hash(value: str) -> str:
+    if not re.fullmatch(_KEY_HASH, value):
+        raise ValueError("not a key hash: write sha256: and the 64 hex digits of the key's SHA-256")
+    return value.lower()
+
+
+KeyHash = Annotated[str, AfterValidator(_key_hash), Field(json_schema_extra={"pattern": _KEY_HASH})]
+KeyHashes = Annotated[
+    tuple[KeyHash, ...], BeforeValidator(listed, json_schema_input_type=KeyHash | tuple[KeyHash, ...])
+]
+
+
+class Client(Record):
+    """Someone who may call, known by a key."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [x]} for x in ("key", "keys", "key_hash")]})
+
+    name: Name = Field(description="How logs and metrics call this client.")
+    key: SecretText | None = Field(None, description="Its key: env:NAME, file:/path, or (with a warning) plain text.")
+    key_list: tuple[SecretText, ...] = Field((), alias="keys", description="Several keys that are valid side by side.")
+    key_hashes: KeyHashes = Field(
+        (), alias="key_hash", description="sha256: and the hex SHA-256 of its key, or a list: no secret here."
+    )
+    models: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None, description="The models it may use, as globs such as gpt-*. Absent: all."
+    )
+
+    @model_validator(mode="after")
+    def _is_known_by_something(self) -> Self:
+        if self.key is not None and self.key_list:
+            raise ValueError("key and keys are both there: put all of them under keys")
+        if not (self.keys or self.key_hashes):
+            raise ValueError("a client needs a key: write key: env:NAME, or key_hash: sha256:…")
+        return self
+
+    @property
+    def keys(self) -> tuple[Secret, ...]:
+        """All keys that are held in the clear, whether under `key` or `keys`."""
+        return self.key_list if self.key is None else (self.key,)
+
+
+class Member(Record):
+    """An upstream's part in a pool."""
+
+    upstream: Name = Field(description="The upstream's name.")
+    weight: Count = Field(
+        1, ge=0, le=1000, description="Its share of the requests, against the other members'; 0: none."
+    )
+    model: str | None = Field(
+        None, min_length=1, description="Replaces the model that the caller named. Absent: it stays as it is."
+    )
+    key: Name | None = Field(None, description="The only key of that upstream to use. Absent: any of them.")
+
+
+class Pool(Record):
+    """Members that share the requests of the routes that lead here."""
+
+    balance: Literal["smooth_rr"] = Field(
+        "smooth_rr", description="How the next member is chosen. smooth_rr: in turn, by weight, without bursts."
+    )
+    members: tuple[Member, ...] = Field(min_length=1, description="Who shares the requests, one at least.")
+
+    @model_validator(mode="after")
+    def _serves_somewhere(self) -> Self:
+        if not any(member.weight for member in self.members):
+            raise ValueError("every member has weight 0: give one of them a weight")
+        return self
+
+
+_SEGMENTS = r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+"
+
+
+def _prefix(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("a prefix begins with '/': write /v1, or / for everything")
+    if value == "/":
+        return value
+    value = value.removesuffix("/")
+    if not re.fullmatch(_SEGMENTS, value):
+        raise ValueError("not a plain path: write it without '%', '?', '#', '//' and blanks, such as /v1")
+    if any(segment in (".", "..") for segment in value.split("/")):
+        raise ValueError("a '.' or '..' in the prefix: write the path that it leads to")
+    return value
+
+
+Prefix = Annotated[str, AfterValidator(_prefix), Field(json_schema_extra={"pattern": "^/[^%?#]*$"})]
+
+
+class Route(Record):
+    """Which requests go to which pool. The first route that matches decides."""
+
+    prefix: Prefix = Field(
+        description="How the path begins, in whole segments. It is cut off before base_url is put on."
+    )
+    model: str | None = Field(None, min_length=1, description="A glob the request's model must match. Absent: any.")
+    headers: HeaderMatch = Field(
+        default_factory=dict, description="Headers that the request must have, each with exactly this value."
+    )
+    pool: Name = Field(description="The pool's name.")
+    max_body_bytes: Size = Field(
+        "512MiB", alias="max_body", validate_default=True, description="The largest request body; above it, 413."
+    )
+    buffer_bytes: Size = Field(
+        "1MiB",
+        alias="buffer",
+        validate_default=True,
+        description="How much of a request body is kept for another try. A larger one is sent once.",
+    )
+
+
+class Settings(Record):
+    """The configuration of Serinus."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "required": ["upstreams", "pools", "routes"],
+            "patternProperties": {"^x-": {"description": "Left alone: a place for YAML anchors."}},
+        }
+    )
+
+    listen: Listeners = Field(
+        "127.0.0.1:8080",
+        validate_default=True,
+        description="Where callers are served: host:port, or a list of host:port and {address, tls}.",
+    )
+    admin: Admin = Field(default_factory=Admin, description="The admin API: status, reload, metrics.")
+    state_dir: Path = Field(
+        "./.serinus",
+        validate_default=True,
+        description="A directory for what must survive a restart. Relative to where Serinus is started.",
+    )
+    drain_timeout_s: Duration = Field(
+        "30s",
+        alias="drain_timeout",
+        validate_default=True,
+        description="How long running requests may go on after the signal to stop.",
+    )
+    pre_drain_s: Duration = Field(
+        "5s",
+        alias="pre_drain",
+        validate_default=True,
+        description="How long new requests are still taken after that signal, unready meanwhile, so that load "
+        "balancers see it.",
+    )
+    allow_anonymous: Switch = Field(
+        False, description="Serve callers without a key on listeners beyond loopback, where no clients are listed."
+    )
+    downstream: Downstream = Field(
+        default_factory=Downstream, description="How long callers may take, and how many they are."
+    )
+    log: Log = Field(default_factory=Log, description="What is logged, and how.")
+    clients: tuple[Client, ...] = Field((), description="Who may call. None: everyone, on loopback listeners only.")
+    upstreams: dict[Name, Upstream] = Field(default_factory=dict, description="The provider endpoints, by name.")
+    pools: dict[Name, Pool] = Field(default_factory=dict, description="Upstreams that share requests, by name.")
+    routes: tuple[Route, ...] = Field((), description="Which requests go to which pool; the first match decides.")

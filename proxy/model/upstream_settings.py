@@ -1,0 +1,129 @@
+"""What an operator says about one provider endpoint: where it is, how to authenticate there, how long to wait."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from proxy.model.address import BaseUrl
+from proxy.model.headers import HeaderValue, SetHeaderName, SetHeaders, carries
+from proxy.model.quantities import Count, Duration, Limit, Name, Switch, Wait
+from proxy.model.record import LocalFile, Record, SecretText
+
+_SCHEMES: dict[str, dict[str, Any]] = {
+    "bearer": {"header": "authorization", "prefix": "Bearer "},
+    "x-api-key": {"header": "x-api-key", "prefix": ""},
+    "api-key": {"header": "api-key", "prefix": ""},
+}
+
+
+def _named_scheme(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in _SCHEMES:  # not shown: a key that was put here by mistake would be
+        raise ValueError("unknown scheme: write bearer, x-api-key, api-key or {header: name, prefix: text}")
+    return _SCHEMES[value]
+
+
+class Auth(Record):
+    """How a key is sent to the upstream."""
+
+    header: SetHeaderName = Field(description="The request header that carries the key.")
+    prefix: HeaderValue = Field("", description="What stands before the key in that header, its blank included.")
+
+
+AuthScheme = Annotated[
+    Auth, BeforeValidator(_named_scheme, json_schema_input_type=Literal["bearer", "x-api-key", "api-key"] | Auth)
+]
+
+
+class UpstreamKey(Record):
+    """One of the API keys that Serinus holds for an upstream."""
+
+    name: Name = Field(description="How logs, metrics and commands call this key.")
+    value: SecretText = Field(description="The key: env:NAME, file:/path, or (with a warning) its plain text.")
+    weight: Count = Field(1, ge=1, le=1000, description="Its share of the requests, against the other keys' weights.")
+    expect_prefix: str | None = Field(
+        None, description="What the key begins with, such as sk-. Another beginning is warned of: a mixed-up secret."
+    )
+
+    @model_validator(mode="after")
+    def _fits_a_header(self) -> Self:
+        if not carries(self.value.reveal()):
+            raise ValueError("a line break, control or non-ASCII character in the key: no header can carry it")
+        return self
+
+
+class Timeouts(Record):
+    """How long to wait for an upstream."""
+
+    connect_s: Wait = Field(
+        "5s", alias="connect", validate_default=True, description="For a connection, its TLS handshake included."
+    )
+    first_byte_s: Limit = Field(
+        "10m",
+        alias="first_byte",
+        validate_default=True,
+        description="From the request's end to the answer's first byte, which in an answer that is not streamed comes "
+        "when all of it is ready. `none`: no limit.",
+    )
+    idle_s: Limit = Field(
+        "5m",
+        alias="idle",
+        validate_default=True,
+        description="Between two bytes of an answer. `none`: no limit.",
+    )
+    total_s: Limit = Field(
+        "none",
+        alias="total",
+        validate_default=True,
+        description="For the whole exchange, however lively. `none`: no limit.",
+    )
+
+
+class Keepalive(Record):
+    """Connections to an upstream that are kept for the next request."""
+
+    max_idle: Count = Field(64, ge=0, description="How many unused connections are kept at most; 0 keeps none.")
+    idle_timeout_s: Duration = Field(
+        "60s",
+        alias="idle_timeout",
+        validate_default=True,
+        description="How long an unused connection is kept. Choose less than the upstream's own limit.",
+    )
+
+
+class UpstreamTls(Record):
+    """How the upstream's certificate is checked, where `base_url` begins with https."""
+
+    ca: LocalFile | None = Field(
+        None, description="A PEM file of the authorities to trust, instead of the system's. Relative to this file."
+    )
+    server_name: str | None = Field(
+        None, min_length=1, description="The name the certificate must have, where it is not base_url's host."
+    )
+    verify: Switch = Field(True, description="false accepts any certificate, an attacker's too: for tests only.")
+
+
+class Upstream(Record):
+    """A provider endpoint: one base URL with its keys and timeouts."""
+
+    base_url: BaseUrl = Field(description="What an SDK would be given. A trailing slash makes no difference.")
+    auth: AuthScheme = Field(
+        "bearer", validate_default=True, description="How a key is sent: a well-known scheme, or a header of your own."
+    )
+    headers: SetHeaders = Field(default_factory=dict, description="Headers added to every request.")
+    query: dict[str, str] = Field(
+        default_factory=dict, description="Query parameters added to every request, such as api-version."
+    )
+    keys: tuple[UpstreamKey, ...] = Field(
+        (), description="The API keys to use, by weight. None: the caller's own credential is passed on."
+    )
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="How long to wait for this upstream.")
+    keepalive: Keepalive = Field(default_factory=Keepalive, description="Connections kept for the next request.")
+    tls: UpstreamTls = Field(default_factory=UpstreamTls, description="How its certificate is checked.")
+
+    @model_validator(mode="after")
+    def _one_source_of_credentials(self) -> Self:
+        if self.keys and self.auth.header in self.headers:
+            raise ValueError(f"{self.auth.header} is set by headers and by keys: leave one of them")
+        return self

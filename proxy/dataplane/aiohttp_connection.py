@@ -74,9 +74,11 @@ class AiohttpConnection(RequestHandler):
         "_phase",
         "deadline_s",
         "exchange",
+        "peer",
         "wire",
     )
 
+    peer: str
     wire: asyncio.Transport  # aiohttp sets its own reference to None when it begins to close
 
     def __init__(self, manager: web.Server, callers: Callers) -> None:
@@ -115,6 +117,8 @@ class AiohttpConnection(RequestHandler):
         super().connection_made(transport)
         self.wire = cast("asyncio.Transport", transport)
         self.wire.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
         if not self._callers.opened(self):
             self._answer_and_close(Unavailable("Too many connections are open."))
 
@@ -124,7 +128,15 @@ class AiohttpConnection(RequestHandler):
             self.exchange.caller_gone()
         super().connection_lost(exc)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp calls this after every read of a body, paused or not, and it feeds the parser and wakes the transport.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
+        if not data:  # aiohttp, to go on with what it holds
+            super().data_received(data)
+            return
         phase, before = self._phase, self._request_count
         if phase is Phase.IDLE:
             self._expect_head()
@@ -228,17 +240,18 @@ class AiohttpConnection(RequestHandler):
 
     def exchange_ended(self, *, keep_alive: bool) -> None:
         """The exchange wrote its last byte, or never will."""
-        self._interrupt()
-        if self._done is None:
-            self._done = self._loop.create_future()
-        if not self._done.done():
-            self._done.set_result(keep_alive)
+        if self._body_wait is not None:
+            self._interrupt()
+        outcome = self.outcome
+        if not outcome.done():
+            outcome.set_result(keep_alive)
 
-    async def outcome(self) -> bool:
-        """Wait for the exchange's end. Returns whether the connection may go on."""
+    @property
+    def outcome(self) -> asyncio.Future[bool]:
+        """Done with the exchange's end: may the connection go on?"""
         if self._done is None:
             self._done = self._loop.create_future()
-        return await self._done
+        return self._done
 
     def finish(self) -> None:
         """The answer is written: the next request may come."""

@@ -5,9 +5,9 @@ request there is, so this lane can serve everything.
 """
 
 import asyncio
-from typing import cast
 
 from aiohttp import StreamReader, http_parser, web
+from aiohttp.http_parser import RawRequestMessage
 
 from proxy.dataplane.aiohttp_connection import ENDS, GOES_ON, AiohttpConnection
 from proxy.dataplane.callers import Callers
@@ -22,6 +22,30 @@ class NoCParser(RuntimeError):
     """aiohttp's Python parser is lenient where smuggling begins: we do not start with it."""
 
 
+class Parsed:
+    """What we need of a request that aiohttp has parsed; its own request objects cost more than they give here."""
+
+    __slots__ = ("_task", "caller", "content", "message")
+
+    def __init__(
+        self,
+        message: RawRequestMessage,
+        content: StreamReader,
+        caller: AiohttpConnection,
+        writer: object,
+        task: "asyncio.Task[None]",
+    ) -> None:
+        self.message, self.content, self.caller = message, content, caller
+        self._task: asyncio.Task[None] | None = task  # aiohttp breaks a reference cycle through it
+
+    def _cancel(self, error: BaseException) -> None:
+        """The caller left: whoever reads the body must know."""
+        self.content.set_exception(error)
+
+    def _finish(self) -> None:
+        """aiohttp's request objects delete uploaded files here."""
+
+
 class AiohttpLane:
     """Serves callers' connections through aiohttp."""
 
@@ -29,7 +53,7 @@ class AiohttpLane:
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise NoCParser("aiohttp was installed without its C parser: install it from a wheel for this platform")
         self._handler, self._callers = handler, callers
-        self._server = web.Server(self._handle)
+        self._server = web.Server(self._handle, request_factory=Parsed)  # type: ignore[arg-type]
 
     def protocol(self) -> AiohttpConnection:
         """A protocol for a new connection."""
@@ -39,13 +63,13 @@ class AiohttpLane:
         """Let go of what aiohttp still holds. Connections were drained or cut before."""
         await self._server.shutdown(timeout=0.5)
 
-    async def _handle(self, parsed: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, parsed: Parsed) -> web.StreamResponse:
         """aiohttp has parsed a request's head."""
-        caller = cast("AiohttpConnection", parsed.protocol)
+        caller = parsed.caller
         caller.begin()
         request: Request | None = None
         try:
-            request = self._read(parsed)
+            request = self._read(caller, parsed.message)
             keep_alive = await self._answer(caller, parsed.content, request)
         except ProxyError as error:
             keep_alive = self._refuse(caller, parsed, request, error)
@@ -57,8 +81,7 @@ class AiohttpLane:
         caller.finish()
         return GOES_ON if keep_alive and not self._callers.draining else ENDS
 
-    def _read(self, parsed: web.BaseRequest) -> Request:
-        message = parsed._message  # noqa: SLF001 - its raw headers, without copies or decoding
+    def _read(self, caller: AiohttpConnection, message: RawRequestMessage) -> Request:
         version = message.version
         if version.major != 1 or version.minor > 1:
             raise VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
@@ -68,7 +91,7 @@ class AiohttpLane:
             message.raw_headers,
             http11=version.minor == 1,
             keep_alive=not message.should_close,
-            peer=parsed.remote or "",
+            peer=caller.peer,
         )
 
     async def _answer(self, caller: AiohttpConnection, content: StreamReader, request: Request) -> bool:
@@ -91,7 +114,7 @@ class AiohttpLane:
             exchange.caller_gone()
         elif more:
             await self._send_rest(caller, content, exchange, request, len(body))
-        return await caller.outcome()
+        return await caller.outcome
 
     async def _begin_body(
         self, caller: AiohttpConnection, content: StreamReader, request: Request
@@ -127,14 +150,14 @@ class AiohttpLane:
             exchange.body_failed(error)
 
     def _refuse(
-        self, caller: AiohttpConnection, parsed: web.BaseRequest, request: Request | None, error: ProxyError
+        self, caller: AiohttpConnection, parsed: Parsed, request: Request | None, error: ProxyError
     ) -> bool:
         """Answer with an error of our own. Returns whether the connection may go on."""
         unread = not parsed.content.is_eof()
         close = error.close or self._callers.draining or unread or request is None or not request.keep_alive
         anthropic = request is not None and speaks_anthropic(request.target, request.fields.passed)
         request_id = b"" if request is None else request.request_id
-        head_only = parsed.method == "HEAD"
+        head_only = parsed.message.method == "HEAD"
         if not caller.wire.is_closing():
             caller.wire.write(
                 render(error, anthropic=anthropic, request_id=request_id, close=close, head_only=head_only)

@@ -32,7 +32,6 @@ def identify(snapshot: Snapshot, fields: RequestFields) -> tuple[Client | None, 
 
 def _key_in(pair: Pair) -> bytes:
     name, value = pair
-    if name == b"authorization":
-        scheme, _, key = value.partition(b" ")
-        return key.strip() if scheme.lower() == b"bearer" else b""
-    return value
+    if name != b"authorization":
+        return value
+    return value[7:].strip() if value[:7].lower() == b"bearer " else b""

@@ -22,26 +22,23 @@ def request_head(request: Request, route: Route, upstream: Upstream, body_bytes:
     passed = fields.passed
     if upstream.overridden:
         passed = [pair for pair in passed if pair[0].lower() not in upstream.overridden]
-    parts = [
-        b"%b %b HTTP/1.1\r\n" % (request.method, upstream_target(route, upstream, request.target)),
-        upstream.host_line,
-        *[b"%b: %b\r\n" % pair for pair in passed],
-        upstream.fixed_lines,
-        _credential_lines(request, upstream),
-        b"via: 1.1 %b\r\nx-request-id: %b\r\n" % (request.snapshot.deployment_id, request.request_id),
-    ]
+    parts = [request.method, b" ", upstream_target(route, upstream, request.target), upstream.after_target]
+    for name, value in passed:
+        parts += (name, b": ", value, b"\r\n")
+    key = request.key
+    parts += (upstream.fixed_lines, _callers_credentials(request, upstream) if key is None else key.line)
+    parts += (request.snapshot.via_line, b"x-request-id: ", request.request_id)
     if body_bytes is None:
-        parts.append(b"transfer-encoding: chunked\r\n")
+        parts.append(b"\r\ntransfer-encoding: chunked\r\n\r\n")
     elif fields.has_body:
-        parts.append(b"content-length: %d\r\n" % body_bytes)
-    parts.append(b"\r\n")
+        parts.append(b"\r\ncontent-length: %d\r\n\r\n" % body_bytes)
+    else:
+        parts.append(b"\r\n\r\n")
     return b"".join(parts)
 
 
-def _credential_lines(request: Request, upstream: Upstream) -> bytes:
-    """Our key where we hold one, and then none of the caller's; else the caller's own, save what named it to us."""
-    if request.key is not None:
-        return request.key.line
+def _callers_credentials(request: Request, upstream: Upstream) -> bytes:
+    """The caller's own, where we hold no key; save what named it to us."""
     ours: tuple[Pair | None, ...] = (request.client_credential,)
     lines = [
         b"%b: %b\r\n" % pair
@@ -54,7 +51,7 @@ def _credential_lines(request: Request, upstream: Upstream) -> bytes:
 def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_alive: bool) -> bytes:
     """The head of an upstream's answer, for the caller."""
     parts = [b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields]
-    names = head.names
+    seen = head.seen
     if head.chunked and not request.http11:
         parts[1] = _without_coding(head.fields)
     elif (
@@ -66,12 +63,12 @@ def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_
     ):
         parts.append(b"\r\ntransfer-encoding: chunked")
     if head.event_stream:  # so that a proxy before us does not hold events back
-        if b"x-accel-buffering" not in names:
+        if b"x-accel-buffering" not in seen:
             parts.append(b"\r\nx-accel-buffering: no")
-        if b"cache-control" not in names:
+        if b"cache-control" not in seen:
             parts.append(b"\r\ncache-control: no-cache")
     # An upstream's own request id is what its support asks for, so it stays; ours then goes by another name.
-    id_name = b"x-serinus-request-id" if b"x-request-id" in names else b"x-request-id"
+    id_name = b"x-serinus-request-id" if b"x-request-id" in seen else b"x-request-id"
     parts.append(b"\r\n%b: %b\r\nx-serinus-upstream: %b" % (id_name, request.request_id, upstream.name.encode()))
     parts.append(b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
     return b"".join(parts)

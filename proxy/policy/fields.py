@@ -73,14 +73,19 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
 
 
-@lru_cache(maxsize=4096)
+_known: dict[bytes, Kind] = {}  # by each spelling met so far; bounded, for callers choose the spelling
+_KNOWN_MAX = 4096
+
+
 def kind_of(name: bytes) -> Kind:
     """The kind of the field called `name`, in any case."""
-    lower = name.lower()
-    kind = _BY_NAME.get(lower)
-    if kind is not None:
-        return kind
-    return Kind.DROP if lower.startswith(_DROPPED_FAMILIES) else Kind.PASS
+    kind = _known.get(name)
+    if kind is None:
+        lower = name.lower()
+        kind = _BY_NAME.get(lower) or (Kind.DROP if lower.startswith(_DROPPED_FAMILIES) else Kind.PASS)
+        if len(_known) < _KNOWN_MAX:
+            _known[name] = kind
+    return kind
 
 
 @lru_cache(maxsize=1024)
@@ -118,8 +123,9 @@ def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> Requ
     passed = fields.passed
     hosts = 0
     nominated: bytes | None = None
+    known = _known.get
     for pair in pairs:
-        kind = kind_of(pair[0])
+        kind = known(pair[0]) or kind_of(pair[0])
         if kind is Kind.PASS:
             passed.append(pair)
         elif kind is Kind.HOST:
@@ -205,6 +211,7 @@ def check_inside(path: bytes) -> None:
 _BAD_TARGET = re.compile(rb"[^\x21\x22\x24-\x7e]")  # blanks, controls, 8-bit bytes, and # (a fragment is never sent)
 
 
+@lru_cache(maxsize=1024)
 def origin_form(target: bytes) -> bytes:
     """The path and query of a request target; of an absolute-form target the authority is left aside (RFC 9112 3.2.2)."""
     if _BAD_TARGET.search(target):

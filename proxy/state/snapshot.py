@@ -44,7 +44,7 @@ class Upstream:
     name: str
     endpoint: Endpoint
     base_path: bytes  # of base_url, without a trailing slash
-    host_line: bytes  # `Host: …` with CRLF
+    after_target: bytes  # the end of the request line, and the Host line, each with CRLF
     fixed_lines: bytes  # the configured headers, each with CRLF
     overridden: frozenset[bytes]  # names, in lower case, of a caller's fields that ours replace
     query: bytes  # configured query, encoded, without a question mark
@@ -115,6 +115,7 @@ class Client:
 class Snapshot:
     generation: int
     deployment_id: bytes  # signs Via; the same for all replicas of one configuration
+    via_line: bytes  # with CRLF
     clients: Mapping[bytes, Client]  # by the SHA-256 of a key
     routes: tuple[Route, ...]
     upstreams: Mapping[str, Upstream]

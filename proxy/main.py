@@ -38,7 +38,9 @@ class CannotListen(RuntimeError):
 class Serinus:
     """One running proxy."""
 
-    def __init__(self, path: Path, environ: Environ, loaded: Loaded, log: Log) -> None:
+    def __init__(
+        self, path: Path, environ: Environ, loaded: Loaded, log: Log, clock: Callable[[], float] = clock
+    ) -> None:
         settings = loaded.settings
         self.settings, self.log = settings, log
         self.registry, self.metrics = Registry(), Metrics()

@@ -149,9 +149,7 @@ class AiohttpLane:
         except ProxyError as error:
             exchange.body_failed(error)
 
-    def _refuse(
-        self, caller: AiohttpConnection, parsed: Parsed, request: Request | None, error: ProxyError
-    ) -> bool:
+    def _refuse(self, caller: AiohttpConnection, parsed: Parsed, request: Request | None, error: ProxyError) -> bool:
         """Answer with an error of our own. Returns whether the connection may go on."""
         unread = not parsed.content.is_eof()
         close = error.close or self._callers.draining or unread or request is None or not request.keep_alive

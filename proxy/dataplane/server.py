@@ -30,17 +30,17 @@ class DataPlane:
     ) -> None:
         self._snapshots, self._clock = snapshots, clock
         self._tasks = Tasks()
-        self._watch = Watch(clock)
+        self.watch = Watch(clock)
         self._pools = ConnectionPools(clock, self._tasks)
         account = Account(snapshots, clock, access_log)
-        self.callers = Callers(limits, self._watch, account, clock, log)
-        tools = Tools(clock, self._pools, self._watch, account, limits.stall_timeout_s)
+        self.callers = Callers(limits, self.watch, account, clock, log)
+        tools = Tools(clock, self._pools, self.watch, account, limits.stall_timeout_s)
         self._lane = AiohttpLane(Handler(snapshots, tools, clock, id_prefix), self.callers)
         self._servers: list[asyncio.Server] = []
 
     def start(self) -> None:
-        self._watch.add(self._pools)
-        self._watch.start()
+        self.watch.add(self._pools)
+        self.watch.start()
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
         """Serve callers on an address; port 0 lets the system choose. Returns what it became. Raises OSError."""
@@ -75,5 +75,5 @@ class DataPlane:
         self.callers.cut_all("the proxy is stopping")
         await self._lane.close()
         self._pools.close()
-        self._watch.stop()
+        self.watch.stop()
         await self._tasks.close()

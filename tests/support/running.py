@@ -1,0 +1,122 @@
+"""A whole proxy in this process, on ports that the system chooses, with time that a test can let pass."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from proxy.controlplane.load import parse
+from proxy.main import Serinus
+from proxy.obs.log import Log
+
+
+class Clock:
+    """The real clock, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s  # noqa: TID251
+
+
+class Events(list[dict[str, object]]):
+    """What was logged."""
+
+    def named(self, name: str) -> list[dict[str, object]]:
+        return [event for event in self if event["event"] == name]
+
+
+def recording_log(events: Events) -> Log:
+    def keep(_: object, method: str, event: Mapping[str, object]) -> Mapping[str, object]:
+        events.append({"level": method, **event})
+        raise structlog.DropEvent
+
+    log: Log = structlog.wrap_logger(structlog.PrintLogger(), [keep], structlog.make_filtering_bound_logger(0))
+    return log
+
+
+class RunningProxy:
+    def __init__(self, serinus: Serinus, clock: Clock, events: Events) -> None:
+        self.serinus, self.clock, self.events = serinus, clock, events
+        self.port = serinus.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.admin_url = f"http://127.0.0.1:{serinus.admin_address[1]}"
+
+    @property
+    def requests_logged(self) -> list[dict[str, object]]:
+        return self.events.named("request")
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the proxy's own state makes `condition` true, turn by turn of the loop."""
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0)
+
+    async def until_logged(self, count: int = 1) -> None:
+        """Wait until so many requests have ended."""
+        await self.until(lambda: len(self.requests_logged) >= count)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and all limits that it exceeds strike."""
+        self.clock.ahead_s += seconds
+        self.serinus.data_plane.watch.look()
+
+    async def stop(self) -> None:
+        await self.serinus.close()
+
+    def inflight(self) -> int:
+        return sum(live.inflight for live in self.serinus.registry.upstreams.values())
+
+    def assert_nothing_left(self) -> None:
+        for live in self.serinus.registry.upstreams.values():
+            assert live.inflight == 0, f"{live.name}: a lease was left open"
+            assert all(key.inflight == 0 for key in live.keys.values()), f"{live.name}: a key is still held"
+        assert not self.serinus.data_plane.callers.open
+        assert not self.events.named("handler_failed"), self.events.named("handler_failed")
+
+
+async def start_proxy(
+    config: str, *, environ: Mapping[str, str] | None = None, path: Path | None = None
+) -> RunningProxy:
+    """Start a proxy. `config` says nothing of listeners: they are on free ports of this machine unless it does.
+
+    `path`: the file that `config` is written to, for tests that reload it.
+    """
+    if "listen:" not in config:
+        config = "listen: 127.0.0.1:0\n" + config
+    if "\nadmin:" not in config:
+        config += "\nadmin: {listen: 127.0.0.1:0}\n"
+    if path is not None:
+        path.write_text(config)
+    environ = dict(environ or {})
+    clock, events = Clock(), Events()
+    base = path.parent if path is not None else Path()
+    loaded = parse(config, environ, base=base)
+    serinus = Serinus(path or Path("none.yaml"), lambda: environ, loaded, recording_log(events), clock)
+    await serinus.start()
+    return RunningProxy(serinus, clock, events)
+
+
+def config_for(
+    *base_urls: str, keys: bool = True, clients: bool = True, upstream: str = "", route: str = "", top: str = ""
+) -> str:
+    """The usual configuration: a pool of upstreams at /v1 and /anthropic. `upstream` and `route` are more of their fields.
+
+    The caller's key is `client-key`, the upstreams' are `upstream-key-0`, `upstream-key-1`, …
+    """
+    extra = f", {upstream}" if upstream else ""
+    lines = [top]
+    if clients:
+        lines.append("clients: [{name: tester, key: client-key}]")
+    lines.append("upstreams:")
+    for number, url in enumerate(base_urls):
+        held = f", keys: [{{name: main, value: upstream-key-{number}}}]" if keys else ""
+        lines.append(f"  up{number}: {{base_url: '{url}'{held}{extra}}}")
+    members = ", ".join(f"{{upstream: up{number}}}" for number in range(len(base_urls)))
+    more = f", {route}" if route else ""
+    lines += [f"pools: {{chat: {{members: [{members}]}}}}", "routes:"]
+    lines += [f"  - {{prefix: /v1, pool: chat{more}}}", f"  - {{prefix: /anthropic, pool: chat{more}}}"]
+    return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ class StateDirUnusable(RuntimeError):
 
 @contextmanager
 def locked(state_dir: Path) -> Iterator[None]:
-    """Make the directory if there is none, and hold its lock. Two processes over one state would undo each other's work."""
+    """Make the directory if there is none, and hold its lock: two processes over one state undo each other's work."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

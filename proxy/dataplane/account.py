@@ -1,27 +1,14 @@
 """What is written down of each request when it has ended: metrics always, an access log line where asked for."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from proxy.dataplane.request import Request
+from proxy.model.errors import ProxyError
 from proxy.model.outcome import Outcome
 from proxy.obs.log import AccessLog
-from proxy.state.snapshot import Route, Snapshots
+from proxy.state.snapshot import Route, Snapshots, Upstream
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for a caller that left before its answer began
-
-
-class Ended(Protocol):
-    """What the account reads of an exchange."""
-
-    status: int
-    answered: bool
-    relayed_bytes: int
-
-    @property
-    def first_byte_wait_s(self) -> float | None: ...
-    @property
-    def overhead_s(self) -> float | None: ...
 
 
 class Account:
@@ -29,67 +16,64 @@ class Account:
         self._snapshots, self._clock = snapshots, clock
         self.access_log = access_log
 
-    def exchange(self, ended: Ended, request: Request, route: Route, outcome: Outcome, reason: str) -> None:
+    def exchange(self, request: Request, route: Route, upstream: Upstream, outcome: Outcome, reason: str) -> None:
         """An exchange with an upstream has ended."""
-        assert request.member is not None  # noqa: S101 - an exchange has picked its member
-        upstream = request.member.upstream
         series = route.series[upstream.name]
         duration_s = self._clock() - request.received_s
-        first_byte_s, overhead_s = ended.first_byte_wait_s, ended.overhead_s
+        first_byte_s, overhead_s = request.first_byte_wait_s, request.overhead_s
         if outcome is Outcome.CLIENT_GONE:
             series.disconnects += 1
-        series.count(ended.status or CLIENT_CLOSED_REQUEST)
+        status = request.status = request.status or CLIENT_CLOSED_REQUEST
+        series.count(status)
         series.duration.observe(duration_s)
         if first_byte_s is not None:
             series.first_byte.observe(first_byte_s)
         if overhead_s is not None:
             series.overhead.observe(overhead_s)
         if self.access_log is not None:
-            fields: dict[str, object] = {
-                "pool": route.pool.name,
-                "upstream": upstream.name,
-                "key": request.key and request.key.name,
-            }
-            if first_byte_s is not None:
-                fields |= {"ttfb_ms": _ms(first_byte_s)}
-            if overhead_s is not None:
-                fields |= {"overhead_ms": _ms(overhead_s)}
-            if reason:
-                fields |= {"reason": reason}
+            times = {"ttfb_ms": _ms(first_byte_s), "overhead_ms": _ms(overhead_s)}
+            key = request.key and request.key.name
             self._log(
-                request, ended.status or CLIENT_CLOSED_REQUEST, ended.relayed_bytes, duration_s, outcome.value, fields
+                request,
+                duration_s,
+                outcome.value,
+                reason,
+                pool=route.pool.name,
+                upstream=upstream.name,
+                key=key,
+                **times,
             )
 
-    def refused(self, request: Request, status: int, reason: str) -> None:
+    def refused(self, request: Request, error: ProxyError) -> None:
         """A request was answered with an error of our own, before an upstream was picked."""
         series = request.candidates[0].own_series if request.candidates else request.snapshot.unrouted_series
-        series.count(status)
+        request.status = error.status
+        series.count(error.status)
         if self.access_log is not None:
-            self._log(request, status, 0, self._clock() - request.received_s, "refused", {"reason": reason})
+            self._log(request, self._clock() - request.received_s, "refused", str(error))
 
     def unread(self, status: int) -> None:
         """Something that is no valid request was answered with an error."""
         self._snapshots.current.unrouted_series.count(status)
 
-    def _log(
-        self, request: Request, status: int, sent_bytes: int, duration_s: float, outcome: str, more: dict[str, object]
-    ) -> None:
+    def _log(self, request: Request, duration_s: float, outcome: str, reason: str, **more: object) -> None:
         route = request.route or (request.candidates[0] if request.candidates else None)
-        assert self.access_log is not None  # noqa: S101 - asked for by both callers
+        assert self.access_log is not None  # noqa: S101 - both callers asked
         self.access_log(
             request_id=request.request_id.decode("ascii"),
             peer=request.peer,
             client=request.client and request.client.name,
             method=request.method.decode("ascii"),
-            path=request.target.partition(b"?")[0].decode("ascii", "backslashreplace"),
+            path=request.target.partition(b"?")[0].decode("ascii"),
             route=route and route.label,
-            status=status,
-            bytes=sent_bytes,
+            status=request.status,
+            bytes=request.relayed_bytes,
             duration_ms=_ms(duration_s),
             outcome=outcome,
+            reason=reason or None,
             **more,
         )
 
 
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -13,8 +13,9 @@ from proxy.dataplane.aiohttp_connection import ENDS, GOES_ON, AiohttpConnection
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.handler import Handler
-from proxy.dataplane.own_answers import alive, render, speaks_anthropic
+from proxy.dataplane.own_answers import alive, render, render_for
 from proxy.dataplane.request import Request
+from proxy.dataplane.upload import Upload
 from proxy.model.errors import BodyTooLarge, InternalError, ProxyError, VersionNotSupported
 
 
@@ -112,8 +113,8 @@ class AiohttpLane:
         caller.exchange = exchange
         if caller.wire.is_closing():
             exchange.caller_gone()
-        elif more:
-            await self._send_rest(caller, content, exchange, request, len(body))
+        elif exchange.upload is not None:
+            await self._send_rest(caller, content, exchange, exchange.upload, handler.max_body_bytes(request) - len(body))
         return await caller.outcome
 
     async def _begin_body(
@@ -131,18 +132,22 @@ class AiohttpLane:
         return b"".join(pieces), not content.at_eof()
 
     async def _send_rest(
-        self, caller: AiohttpConnection, content: StreamReader, exchange: Exchange, request: Request, sent_bytes: int
+        self, caller: AiohttpConnection, content: StreamReader, exchange: Exchange, upload: Upload, left_bytes: int
     ) -> None:
-        """Stream what did not fit into the buffer, at the upstream's pace. An answer before its end ends it."""
-        limit_bytes = request.route.max_body_bytes if request.route is not None else 0
+        """Stream what did not fit into the buffer, at the upstream's pace. An answer before its end ends it.
+
+        `left_bytes`: how much more of it the route allows.
+        """
         try:
-            while not exchange.ended:
-                await exchange.writable()
-                piece = await caller.read_body(content)
-                sent_bytes += len(piece)
-                if sent_bytes > limit_bytes:
-                    raise BodyTooLarge(f"The body has more than {limit_bytes} bytes, which are allowed here.")
-                exchange.send_body(piece)
+            while True:
+                await upload.room()
+                piece = b"" if exchange.ended else await caller.read_body(content)
+                if exchange.ended:
+                    return
+                left_bytes -= len(piece)
+                if left_bytes < 0:
+                    raise BodyTooLarge("The body is larger than this route allows.")
+                upload.send(piece)
                 if content.at_eof():
                     exchange.end_body()
                     return
@@ -153,15 +158,12 @@ class AiohttpLane:
         """Answer with an error of our own. Returns whether the connection may go on."""
         unread = not parsed.content.is_eof()
         close = error.close or self._callers.draining or unread or request is None or not request.keep_alive
-        anthropic = request is not None and speaks_anthropic(request.target, request.fields.passed)
-        request_id = b"" if request is None else request.request_id
-        head_only = parsed.message.method == "HEAD"
-        if not caller.wire.is_closing():
-            caller.wire.write(
-                render(error, anthropic=anthropic, request_id=request_id, close=close, head_only=head_only)
-            )
         if request is None:
+            answer = render(error, anthropic=False, request_id=b"", close=True, head_only=parsed.message.method == "HEAD")
             self._callers.account.unread(error.status)
         else:
-            self._callers.account.refused(request, error.status, str(error))
+            answer = render_for(request, error, close=close)
+            self._callers.account.refused(request, error)
+        if not caller.wire.is_closing():
+            caller.wire.write(answer)
         return not close

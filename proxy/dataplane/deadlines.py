@@ -1,8 +1,8 @@
 """Time limits for very many things at once, at next to no cost for those that keep them.
 
-A timer of its own for every request and connection costs microseconds to set and cancel. Here a limit is a number in a
-slot; ten times a second a watch looks at all it knows and tells those whose time is over. So a limit is kept to within a
-tenth of a second, always late and never early.
+A timer of its own for every request and connection costs microseconds to set and cancel. Here a limit is a number in
+a slot; ten times a second a watch looks at all it knows and tells those whose time is over. So a limit is kept to
+within a tenth of a second, always late and never early.
 """
 
 import asyncio

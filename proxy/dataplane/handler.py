@@ -1,8 +1,8 @@
 """The walk of a request, from its head to an open exchange. Each step reads as one line of `Handler`.
 
-identify the client → find the routes that may take it → (its body) → match the route by model → pick the upstream → pick
-the key → open the lease → send. What can be refused is refused before anything is sent: as a ProxyError that names what
-was wrong.
+identify the client → find the routes that may take it → (its body) → match the route by model → pick the upstream →
+pick the key → open the lease → send. What can be refused is refused before anything is sent: as a ProxyError that names
+what was wrong.
 """
 
 from collections.abc import Callable
@@ -49,9 +49,9 @@ class Handler:
         request.client, request.client_credential = identify(request.snapshot, request.fields)
         request.candidates = candidates = self._candidates(request)
         check_inside(request.target[len(candidates[0].prefix) :])
-        length, limit = request.fields.content_length, max(route.max_body_bytes for route in candidates)
-        if length is not None and length > limit:
-            raise BodyTooLarge(f"The body has {length} bytes; {limit} are allowed here.")
+        length = request.fields.content_length
+        if length is not None and length > self.max_body_bytes(request):
+            raise BodyTooLarge(f"The body has {length} bytes; {self.max_body_bytes(request)} are allowed here.")
 
     def _candidates(self, request: Request) -> list[Route]:
         """The routes that match path and headers, up to the first that asks for nothing more."""
@@ -72,13 +72,18 @@ class Handler:
         """How much of the body is to be kept before the request goes on."""
         return max(route.buffer_bytes for route in request.candidates)
 
+    def max_body_bytes(self, request: Request) -> int:
+        """How much of a body is let through: what its route allows, or the most that any route it may take does."""
+        routes = request.candidates if request.route is None else (request.route,)
+        return max(route.max_body_bytes for route in routes)
+
     def dispatch(self, request: Request, caller: Caller, body: bytes, *, more: bool) -> Exchange:
         """Decide where the request goes, and send it there with `body`, of which `more` is to follow."""
         request.ready_s = self._clock()
         model = self._model(request, body, more)
         route = request.route = self._match(request, model)
         if len(body) > route.max_body_bytes:
-            raise BodyTooLarge(f"The body has more than {route.max_body_bytes} bytes, which are allowed here.")
+            raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
         member = request.member = route.pool.pick()
         upstream = member.upstream
         key = request.key = member.key or upstream.next_key()
@@ -116,7 +121,7 @@ class Handler:
         return model
 
     def _match(self, request: Request, model: ModelField | None) -> Route:
-        """The first candidate whose glob fits. A request without a body names no model: the first that asks for none, or simply the first."""
+        """The first candidate whose glob fits. A request that names no model goes where none is asked for."""
         candidates = request.candidates
         if model is None:
             return candidates[-1] if candidates[-1].model is None else self._without_model(request)
@@ -129,6 +134,7 @@ class Handler:
         )
 
     def _without_model(self, request: Request) -> Route:
+        """Every candidate goes by the model. A request without a body (a list of models, say) has none: the first."""
         if request.fields.chunked or request.fields.content_length:
             raise BadRequest(
                 "The body must name its model: every route that leads from here goes by it.", param="model"

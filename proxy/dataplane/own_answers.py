@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from proxy.dataplane.request import Request
 from proxy.model.errors import ProxyError
 from proxy.policy.fields import Pair
 
@@ -44,6 +45,17 @@ def render(error: ProxyError, *, anthropic: bool, request_id: bytes, close: bool
     if close:
         lines.append(b"connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else body)
+
+
+def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
+    """The whole answer to a request that could be read."""
+    return render(
+        error,
+        anthropic=speaks_anthropic(request.target, request.fields.passed),
+        request_id=request.request_id,
+        close=close,
+        head_only=request.method == b"HEAD",
+    )
 
 
 def alive(*, close: bool, head_only: bool) -> bytes:

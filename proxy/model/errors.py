@@ -1,7 +1,7 @@
 """One tree of errors that a caller can be answered with; each knows its status, type and code.
 
-The names of types and codes are OpenAI's where OpenAI has one for the case: SDKs and users' code match on them. `dialect`
-renders them; nothing here knows how they are sent.
+The names of types and codes are OpenAI's where OpenAI has one for the case: SDKs and users' code match on them. Nothing
+here knows how they are sent.
 """
 
 from typing import ClassVar

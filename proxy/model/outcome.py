@@ -12,5 +12,12 @@ class Outcome(Enum):
     STALLED = "stalled"  # an answer begun, then silent for longer than `timeouts.idle`
     TRUNCATED = "truncated"  # an answer begun and cut before its end
 
+    @classmethod
+    def of_status(cls, status: int) -> "Outcome":
+        """How a whole answer with this status counts."""
+        if status == 429:
+            return cls.RATE_LIMITED
+        return cls.OK if status < 500 else cls.UPSTREAM_ERROR
+
     # Identity is enough, and this hash is taken on every request.
     __hash__ = object.__hash__

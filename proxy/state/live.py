@@ -1,4 +1,4 @@
-"""What is counted about an upstream and its keys while requests are under way. Known by name, so it outlives reloads."""
+"""What is counted about an upstream and its keys while requests are under way; by name, so that it outlives reloads."""
 
 from proxy.model.outcome import Outcome
 

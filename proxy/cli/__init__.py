@@ -4,6 +4,7 @@ import click
 
 from proxy import __version__
 from proxy.cli.check import check
+from proxy.cli.demo import demo
 from proxy.cli.schema import schema
 from proxy.cli.serve import serve
 
@@ -14,5 +15,5 @@ def main() -> None:
     """Serinus: a load-balancing reverse proxy for LLM APIs with canary routing."""
 
 
-for command in (serve, check, schema):
+for command in (serve, check, schema, demo):
     main.add_command(command)

@@ -1,6 +1,8 @@
 """`serinus check`: all that is wrong with a configuration, in one run and before it serves anyone."""
 
+import asyncio
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -8,8 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from proxy.cli.environment import env_file_option, environment
+from proxy.controlplane.build import prove
 from proxy.controlplane.load import load
+from proxy.controlplane.probe import Probed, probe_all
 from proxy.controlplane.problems import ConfigInvalid, Problem, path_text
+from proxy.main import clock
 from proxy.model.settings import Settings
 
 Problems = tuple[Problem, ...]
@@ -18,23 +23,32 @@ Problems = tuple[Problem, ...]
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @env_file_option
+@click.option("--probe", is_flag=True, help="Make one tiny streamed call per upstream and key. It may cost a token.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-def check(file: Path, env_file: Path | None, as_json: bool) -> None:
+def check(file: Path, env_file: Path | None, probe: bool, as_json: bool) -> None:
     """Check the configuration FILE.
 
-    Prints every problem with its place, then every warning. Exits with 1 if there are problems, with 0 otherwise.
+    Prints every problem with its place, then every warning, then what the probes met. Exits with 1 if there are
+    problems or a probe failed, with 0 otherwise.
     """
     problems: Problems = ()
+    probes: list[Probed] = []
     try:
         loaded = load(file, environment(env_file))
+        prove(loaded.settings)
+        if probe:
+            probes = asyncio.run(probe_all(loaded.settings, clock))
         warnings, verdict = loaded.warnings, f"ok: {summary(loaded.settings)}"
     except ConfigInvalid as invalid:
         problems, warnings = invalid.problems, invalid.warnings
         verdict = f"not valid: {counted(len(problems), 'problem')}"
     if warnings:
         verdict += f" ({counted(len(warnings), 'warning')})"
-    (_print_json if as_json else _print)(problems, warnings, verdict)
-    raise SystemExit(1 if problems else 0)
+    failed = [probed for probed in probes if not probed.ok]
+    if failed:
+        verdict += f", but {counted(len(failed), 'probe')} of {len(probes)} failed"
+    (_print_json if as_json else _print)(problems, warnings, probes, verdict)
+    raise SystemExit(1 if problems or failed else 0)
 
 
 def summary(settings: Settings) -> str:
@@ -53,13 +67,23 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _print(problems: Problems, warnings: Problems, verdict: str) -> None:
+def _print(problems: Problems, warnings: Problems, probes: list[Probed], verdict: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for problem in problems:
         console.print(_line(problem, "red"))
     for warning in warnings:
         console.print(Text.assemble(("warning: ", "yellow"), _line(warning, "yellow")))
-    console.print(Text(verdict, "red" if problems else "green"))
+    for probed in probes:
+        console.print(_probe_line(probed))
+    well = not problems and all(probed.ok for probed in probes)
+    console.print(Text(verdict, "green" if well else "red"))
+
+
+def _probe_line(probed: Probed) -> Text:
+    """`probe openai/main: 200 from gpt-4.1: it streams (312 ms)`."""
+    name = f"{probed.upstream}/{probed.key}" if probed.key else f"{probed.upstream} without a key"
+    took = "" if probed.first_byte_s is None else f" ({probed.first_byte_s * 1000:.0f} ms)"
+    return Text.assemble("probe ", (name, "green" if probed.ok else "red"), f": {probed.said}{took}")
 
 
 def _line(problem: Problem, colour: str) -> Text:
@@ -70,10 +94,11 @@ def _line(problem: Problem, colour: str) -> Text:
     return line
 
 
-def _print_json(problems: Problems, warnings: Problems, verdict: str) -> None:
+def _print_json(problems: Problems, warnings: Problems, probes: list[Probed], verdict: str) -> None:
     answer = {
-        "ok": not problems,
+        "ok": not problems and all(probed.ok for probed in probes),
         "summary": verdict,
+        "probes": [asdict(probed) for probed in probes],
         "problems": [_record(problem) for problem in problems],
         "warnings": [_record(warning) for warning in warnings],
     }

@@ -35,6 +35,13 @@ def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation
     )
 
 
+def prove(settings: s.Settings) -> None:
+    """Build everything and throw it away. Raises ConfigInvalid, as serving these settings would."""
+    build(settings, Registry(), Metrics(), generation=0)
+    for index, listener in enumerate(settings.listen):
+        listener_tls(index, listener)
+
+
 def listener_tls(index: int, listener: s.Listener) -> ssl.SSLContext | None:
     """What the listener shows its callers; None for plain HTTP. Raises ConfigInvalid."""
     if listener.tls is None:
@@ -96,36 +103,39 @@ def _limit(seconds: float | None) -> float:
 
 
 def _endpoint(name: str, upstream: s.Upstream, problems: list[Problem]) -> Endpoint:
-    tls, base_url = upstream.tls, upstream.base_url
     context, identity = None, tuple[str, ...]()
-    if base_url.scheme == "https":
-        # The authorities' content counts, not their file's name: a renewed file is another endpoint.
-        try:
-            authorities = tls.ca.read_text() if tls.ca is not None else None
-            context = ssl.create_default_context(cadata=authorities)
-            identity = (sha256((authorities or "").encode()).hexdigest(), str(tls.verify))
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            problems.append(
-                Problem(
-                    ("upstreams", name, "tls", "ca"),
-                    None,
-                    f"cannot be used as PEM authorities ({type(error).__name__})",
-                )
-            )
-            context = ssl.create_default_context()
-        if not tls.verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.set_alpn_protocols(["http/1.1"])
+    try:
+        context = upstream_tls(upstream)
+        if context is not None:
+            # The authorities' content counts, not their file's name: a renewed file is another endpoint.
+            authorities = upstream.tls.ca.read_bytes() if upstream.tls.ca is not None else b""
+            identity = (sha256(authorities).hexdigest(), str(upstream.tls.verify))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        found = f"cannot be used as PEM authorities ({type(error).__name__})"
+        problems.append(Problem(("upstreams", name, "tls", "ca"), None, found))
+    base_url = upstream.base_url
     return Endpoint(
         host=base_url.host,
         port=base_url.port,
-        server_name=(tls.server_name or base_url.host) if context is not None else None,
+        server_name=(upstream.tls.server_name or base_url.host) if context is not None else None,
         tls_identity=identity,
         tls=context,
         connect_timeout_s=upstream.timeouts.connect_s,
         max_idle=upstream.keepalive.max_idle,
         idle_timeout_s=upstream.keepalive.idle_timeout_s,
     )
+
+
+def upstream_tls(upstream: s.Upstream) -> ssl.SSLContext | None:
+    """How to reach it over TLS; None for plain HTTP. Raises OSError or ValueError for authorities that are none."""
+    if upstream.base_url.scheme != "https":
+        return None
+    tls = upstream.tls
+    context = ssl.create_default_context(cadata=None if tls.ca is None else tls.ca.read_text())
+    if not tls.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream]) -> Pool:

@@ -13,6 +13,7 @@ from proxy.state.snapshot import Endpoint, Upstream
 from proxy.state.tasks import Tasks
 
 WRITE_HIGH_WATER_BYTES = 64 * 1024
+READ_BYTES = 64 * 1024
 
 
 class Exchange(Protocol):
@@ -25,13 +26,18 @@ class Exchange(Protocol):
     def upstream_writable(self, writable: bool) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection, carrying one exchange at a time."""
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """One connection, carrying one exchange at a time.
 
-    __slots__ = ("_pool", "exchange", "idle_since_s", "transport", "uses")
+    It says where its bytes are read to, for the loop's own buffer holds 256 KB: so much of a flood would be read for a
+    caller who takes nothing, before there is a moment to pause it.
+    """
+
+    __slots__ = ("_pool", "_read_into", "exchange", "idle_since_s", "transport", "uses")
 
     def __init__(self, pool: "ConnectionPool") -> None:
         self._pool = pool
+        self._read_into = pool.read_into
         self.exchange: Exchange | None = None
         self.idle_since_s = 0.0
         self.uses = 0
@@ -40,12 +46,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read_into
+
+    def buffer_updated(self, nbytes: int) -> None:
         exchange = self.exchange
         if exchange is None:  # bytes nobody asked for: whatever they are, they are no answer to the next request
             self.transport.abort()
         else:
-            exchange.received(data)
+            exchange.received(self._read_into[:nbytes].tobytes())
 
     def eof_received(self) -> bool:
         return False  # the transport closes, and connection_lost follows
@@ -73,8 +82,9 @@ class UpstreamConnection(asyncio.Protocol):
 class ConnectionPool:
     """The connections to one endpoint. The one used last is used next, so that the surplus grows old and is closed."""
 
-    def __init__(self, endpoint: Endpoint, clock: Callable[[], float], tasks: Tasks) -> None:
+    def __init__(self, endpoint: Endpoint, clock: Callable[[], float], tasks: Tasks, read_into: memoryview) -> None:
         self._endpoint, self._clock, self._tasks = endpoint, clock, tasks
+        self.read_into = read_into
         self._idle: list[UpstreamConnection] = []
         self._closed = False
         self.opened = 0
@@ -153,6 +163,7 @@ class ConnectionPools:
 
     def __init__(self, clock: Callable[[], float], tasks: Tasks) -> None:
         self._clock, self._tasks = clock, tasks
+        self._read_into = memoryview(bytearray(READ_BYTES))  # one for all: what is read is handed on before the next
         self._pools: dict[Endpoint, ConnectionPool] = {}
         self._by_upstream: dict[Upstream, ConnectionPool] = {}  # hashing an endpoint on each request would cost more
         self.deadline_s = 0.0  # a watch looks at the idle ones at each of its ticks
@@ -162,7 +173,7 @@ class ConnectionPools:
         if pool is None:
             endpoint = upstream.endpoint
             pool = self._pools.get(endpoint) or self._pools.setdefault(
-                endpoint, ConnectionPool(endpoint, self._clock, self._tasks)
+                endpoint, ConnectionPool(endpoint, self._clock, self._tasks, self._read_into)
             )
             self._by_upstream[upstream] = pool
         return pool

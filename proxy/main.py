@@ -24,6 +24,7 @@ from proxy.obs.log import Log, access_log, configure
 from proxy.obs.metrics import Metrics
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshots
+from proxy.state.tasks import Tasks
 
 Environ = Callable[[], Mapping[str, str]]
 clock = time.monotonic  # noqa: TID251 - the one clock; everything below is handed it
@@ -101,31 +102,32 @@ async def _bound(listening: Awaitable[tuple[str, int]], address: str) -> tuple[s
         raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from None
 
 
-async def _run(path: Path, environ: Environ, loaded: Loaded, log: Log) -> None:
-    serinus = Serinus(path, environ, loaded, log)
-    stop, stop_now = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
+async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], None] = lambda: None) -> None:
+    """Serve until `stop` is set or a signal says so, then drain; a second signal ends at once. SIGHUP reloads.
+
+    Raises CannotListen.
+    """
+    loop, stop_now, tasks = asyncio.get_running_loop(), asyncio.Event(), Tasks()
 
     def on_stop() -> None:
         (stop_now if stop.is_set() else stop).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_stop)
-    reloads: set[asyncio.Task[object]] = set()
+    async def reload() -> None:
+        await serinus.reloader.reload()
 
-    def on_hangup() -> None:
-        reloads.add(task := loop.create_task(serinus.reloader.reload()))
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    loop.add_signal_handler(signal.SIGTERM, on_stop)
+    loop.add_signal_handler(signal.SIGINT, on_stop)
+    loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(reload()))
     try:
         await serinus.start()
+        on_start()
         await stop.wait()
-        drained, hurried = loop.create_task(serinus.drain()), loop.create_task(stop_now.wait())
-        _, pending = await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+        endings = [tasks.spawn(serinus.drain()), loop.create_task(stop_now.wait())]
+        _, pending = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
     finally:
+        await tasks.close()
         await serinus.close()
 
 
@@ -143,4 +145,8 @@ def serve(path: Path, environ: Environ) -> None:
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 10, 100)
     with locked(settings.state_dir):
-        uvloop.run(_run(path, environ, loaded, log))
+        uvloop.run(_serve(path, environ, loaded, log))
+
+
+async def _serve(path: Path, environ: Environ, loaded: Loaded, log: Log) -> None:
+    await run(Serinus(path, environ, loaded, log), asyncio.Event())

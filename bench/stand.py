@@ -1,4 +1,4 @@
-"""The test stand: `serinus serve` as a process of its own, an upstream in this one, and what the kernel knows of both."""
+"""The test stand: `serinus serve` as a process of its own, an upstream in this one, and what the kernel knows of it."""
 
 import asyncio
 import os

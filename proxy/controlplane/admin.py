@@ -66,7 +66,7 @@ class Admin:
                     {"error": f"the Host {request.host!r} is not this machine: set admin.tokens to allow other names"},
                     403,
                 )
-            if request.method != "GET" and request.content_type != "application/json":
+            if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
                 return _json({"error": "changes need `content-type: application/json`"}, 415)
         try:
             return await handler(request)

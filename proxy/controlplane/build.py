@@ -3,7 +3,9 @@
 import math
 import re
 import ssl
+from collections.abc import Callable
 from fnmatch import translate
+from functools import lru_cache, partial
 from hashlib import sha256
 from urllib.parse import quote
 
@@ -19,9 +21,12 @@ from proxy.state.snapshot import Client, Endpoint, Key, Member, Pool, Route, Sna
 def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation: int) -> Snapshot:
     """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed."""
     problems: list[Problem] = []
-    upstreams = {name: _upstream(name, upstream, registry, problems) for name, upstream in settings.upstreams.items()}
+    endpoints = {name: _endpoint(name, upstream, problems) for name, upstream in settings.upstreams.items()}
     if problems:
         raise ConfigInvalid(tuple(problems))
+    upstreams = {
+        name: _upstream(name, upstream, endpoints[name], registry) for name, upstream in settings.upstreams.items()
+    }
     pools = {name: _pool(name, pool, upstreams) for name, pool in settings.pools.items()}
     deployment_id = _deployment_id(settings)
     return Snapshot(
@@ -37,9 +42,16 @@ def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation
 
 def prove(settings: s.Settings) -> None:
     """Build everything and throw it away. Raises ConfigInvalid, as serving these settings would."""
-    build(settings, Registry(), Metrics(), generation=0)
-    for index, listener in enumerate(settings.listen):
-        listener_tls(index, listener)
+    attempts: list[Callable[[], object]] = [partial(build, settings, Registry(), Metrics(), generation=0)]
+    attempts += [partial(listener_tls, index, listener) for index, listener in enumerate(settings.listen)]
+    problems: list[Problem] = []
+    for attempt in attempts:
+        try:
+            attempt()
+        except ConfigInvalid as invalid:
+            problems += invalid.problems
+    if problems:
+        raise ConfigInvalid(tuple(problems))
 
 
 def listener_tls(index: int, listener: s.Listener) -> ssl.SSLContext | None:
@@ -49,13 +61,17 @@ def listener_tls(index: int, listener: s.Listener) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(listener.tls.cert, listener.tls.key)
+        context.load_cert_chain(listener.tls.cert, listener.tls.key, _refuse_passphrase)
     except OSError as error:  # ssl.SSLError is one
-        message = (
-            f"the certificate and key cannot be used together ({getattr(error, 'reason', None) or error.strerror})"
-        )
+        why = getattr(error, "reason", None) or error.strerror or error
+        message = f"the certificate and key cannot be used together ({why})"
         raise ConfigInvalid((Problem(("listen", index, "tls"), None, message),)) from None
     return context
+
+
+def _refuse_passphrase() -> str:
+    """Left to itself, OpenSSL asks the terminal for the passphrase of a key, and waits."""
+    raise OSError("the key has a passphrase")
 
 
 def _deployment_id(settings: s.Settings) -> bytes:
@@ -65,7 +81,7 @@ def _deployment_id(settings: s.Settings) -> bytes:
     return b"serinus-" + sha256("\n".join(identity).encode()).hexdigest()[:8].encode()
 
 
-def _upstream(name: str, upstream: s.Upstream, registry: Registry, problems: list[Problem]) -> Upstream:
+def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Registry) -> Upstream:
     live = registry.upstream(name)
     auth = upstream.auth
     keys = tuple(
@@ -77,7 +93,7 @@ def _upstream(name: str, upstream: s.Upstream, registry: Registry, problems: lis
         overridden.add(auth.header.lower().encode())
     return Upstream(
         name=name,
-        endpoint=_endpoint(name, upstream, problems),
+        endpoint=endpoint,
         base_path=base_url.path.encode(),
         after_target=b" HTTP/1.1\r\n" + _line("Host", base_url.authority),
         fixed_lines=b"".join(_line(header, value) for header, value in upstream.headers.items()),
@@ -103,6 +119,7 @@ def _limit(seconds: float | None) -> float:
 
 
 def _endpoint(name: str, upstream: s.Upstream, problems: list[Problem]) -> Endpoint:
+    """Where it is, and how it is reached. It is of no use if that added a problem."""
     context, identity = None, tuple[str, ...]()
     try:
         context = upstream_tls(upstream)
@@ -110,8 +127,8 @@ def _endpoint(name: str, upstream: s.Upstream, problems: list[Problem]) -> Endpo
             # The authorities' content counts, not their file's name: a renewed file is another endpoint.
             authorities = upstream.tls.ca.read_bytes() if upstream.tls.ca is not None else b""
             identity = (sha256(authorities).hexdigest(), str(upstream.tls.verify))
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        found = f"cannot be used as PEM authorities ({type(error).__name__})"
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        found = f"{upstream.tls.ca} holds no PEM certificates of authorities"
         problems.append(Problem(("upstreams", name, "tls", "ca"), None, found))
     base_url = upstream.base_url
     return Endpoint(
@@ -131,8 +148,16 @@ def upstream_tls(upstream: s.Upstream) -> ssl.SSLContext | None:
     if upstream.base_url.scheme != "https":
         return None
     tls = upstream.tls
-    context = ssl.create_default_context(cadata=None if tls.ca is None else tls.ca.read_text())
-    if not tls.verify:
+    return _client_tls(None if tls.ca is None else tls.ca.read_text(), tls.verify)
+
+
+@lru_cache(maxsize=256)  # reading the system's authorities takes 20 ms, in which no stream would move
+def _client_tls(authorities: str | None, verify: bool) -> ssl.SSLContext:
+    """`authorities`: PEM certificates; None: the system's."""
+    if authorities == "":
+        raise ValueError("empty: ssl would trust the system's instead")
+    context = ssl.create_default_context(cadata=authorities)
+    if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
     return context

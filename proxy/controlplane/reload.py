@@ -7,7 +7,7 @@ from pathlib import Path
 
 from proxy.controlplane.build import build
 from proxy.controlplane.load import Loaded, load
-from proxy.controlplane.problems import ConfigInvalid
+from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.model.settings import Settings
 from proxy.obs.log import Log
 from proxy.obs.metrics import Metrics
@@ -55,12 +55,22 @@ class Reloader:
         async with self._one_at_a_time:
             try:
                 loaded = await asyncio.to_thread(load, self._path, self._environ())
+                self._check_exposure(loaded.settings)
                 snapshot = build(loaded.settings, self._registry, self._metrics, self.generation + 1)
             except ConfigInvalid as invalid:
                 self.last = self._reject(invalid)
             else:
                 self.last = self._apply(loaded, snapshot)
             return self.last
+
+    def _check_exposure(self, settings: Settings) -> None:
+        """Anyone may call where no clients are listed, and that was judged by the file's listeners: ours stay open."""
+        if settings.clients or settings.allow_anonymous:
+            return
+        exposed = [listener.address for listener in self._started_with.listen if not listener.address.is_loopback]
+        message = "none are listed, and {}, which others can reach, is open until a restart: list clients, or restart"
+        if exposed:
+            raise ConfigInvalid(tuple(Problem(("clients",), None, message.format(address)) for address in exposed))
 
     def _reject(self, invalid: ConfigInvalid) -> Rejected:
         problems = tuple(map(str, invalid.problems))

@@ -54,9 +54,13 @@ class SecretReader:
         if not _VARIABLE.fullmatch(name):
             raise ValueError("after env: comes no name of an environment variable: write it as in env:OPENAI_KEY")
         value = self._environ.get(name)
-        if value:
-            return value
         which = name if _SHOWABLE.fullmatch(name) else "it names"
+        if value:
+            try:
+                value.encode()
+            except UnicodeEncodeError:  # Python hides bytes that are no UTF-8 in lone surrogates
+                raise ValueError(f"the environment variable {which} holds no text: put it in as UTF-8") from None
+            return value
         if value is not None:
             raise ValueError(f"the environment variable {which} is empty: give it a value")
         likely = closest(name, [known for known, text in self._environ.items() if text and _SHOWABLE.fullmatch(known)])

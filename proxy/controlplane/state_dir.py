@@ -23,11 +23,13 @@ def locked(state_dir: Path) -> Iterator[None]:
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(lock)
-        raise StateDirUnusable(
-            f"state_dir {state_dir} is in use by another Serinus: stop it, or give this one a directory of its own"
-        ) from None
+        if isinstance(error, BlockingIOError):
+            problem = "is in use by another Serinus: stop it, or give this one a directory of its own"
+        else:
+            problem = f"cannot be locked ({error.strerror}): name one on a file system that has locks"
+        raise StateDirUnusable(f"state_dir {state_dir} {problem}") from None
     try:
         yield
     finally:

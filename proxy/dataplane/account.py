@@ -50,7 +50,7 @@ class Account:
         request.status = error.status
         series.count(error.status)
         if self.access_log is not None:
-            self._log(request, self._clock() - request.received_s, "refused", str(error))
+            self._log(request, self._clock() - request.received_s, "refused", error.code or error.type)
 
     def unread(self, status: int) -> None:
         """Something that is no valid request was answered with an error."""

@@ -11,45 +11,21 @@ from enum import Enum, auto
 from typing import cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from proxy.dataplane.answered import ENDS
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
-from proxy.model.errors import (
-    HeadTooLarge,
-    MalformedRequest,
-    ProxyError,
-    RequestTimeout,
-    TargetTooLong,
-    Unavailable,
-    VersionNotSupported,
-)
+from proxy.dataplane.parse_errors import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES, as_proxy_error, head_too_large
+from proxy.model.errors import ProxyError, RequestTimeout, Unavailable
 
-MAX_TARGET_BYTES = 16 * 1024
-MAX_HEAD_BYTES = 32 * 1024
-MAX_FIELDS = 128
+# What may arrive for one request beyond sixteen times its body: its head, the framing of chunks, their extensions and
+# trailers. None of it is sent on or kept, so this only has to end what would never end.
+MAX_OVERHEAD_BYTES = 64 * 1024
 LINGER_S = 5.0  # how long the rest of a refused request is read and thrown away, so that its answer arrives
 WRITE_HIGH_WATER_BYTES = 64 * 1024  # what a caller may leave unread before its upstream is paused
 _NEVER_S = 10 * 365 * 86400.0  # aiohttp's own timer, out of the way
-
-
-class Answered(web.StreamResponse):
-    """Tells aiohttp that the answer has been written, and whether the connection goes on."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        super().__init__()
-        self._keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
-
-
-GOES_ON, ENDS = Answered(keep_alive=True), Answered(keep_alive=False)
 
 
 class Phase(Enum):
@@ -57,6 +33,7 @@ class Phase(Enum):
     HEAD = auto()  # a request has begun to arrive
     BODY = auto()  # its handler waits for bytes of its body
     EXCHANGE = auto()  # nothing is expected of the caller
+    ENDING = auto()  # the last answer is written, and what still arrives is thrown away
 
     __hash__ = object.__hash__
 
@@ -65,15 +42,15 @@ class AiohttpConnection(RequestHandler):
     """One connection of a caller."""
 
     __slots__ = (
-        "_body_broken",
+        "_arrived_bytes",
         "_body_wait",
         "_callers",
         "_done",
         "_early_bytes",
-        "_head_bytes",
         "_phase",
         "deadline_s",
         "exchange",
+        "long_heads",
         "peer",
         "wire",
     )
@@ -90,16 +67,16 @@ class AiohttpConnection(RequestHandler):
             max_line_size=MAX_TARGET_BYTES,
             max_field_size=MAX_HEAD_BYTES,
             max_headers=MAX_FIELDS,
-            lingering_time=LINGER_S,
+            lingering_time=0,  # see `linger`
             auto_decompress=False,
         )
         self._callers = callers
         self.exchange: Exchange | None = None
         self._done: asyncio.Future[bool] | None = None
         self._body_wait: asyncio.Timeout | None = None
-        self._body_broken = False
         self._early_bytes = False  # of a next request, while this one is answered
-        self._head_bytes = 0
+        self._arrived_bytes = 0  # since the connection was last idle
+        self.long_heads = False  # may a head have come that is larger than allowed?
         self._phase = Phase.IDLE
         self.deadline_s = math.inf
 
@@ -121,6 +98,7 @@ class AiohttpConnection(RequestHandler):
         self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
         if not self._callers.opened(self):
             self._answer_and_close(Unavailable("Too many connections are open."))
+            self.wire.close()  # to linger would be to have one more
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._callers.closed(self)
@@ -140,21 +118,36 @@ class AiohttpConnection(RequestHandler):
         phase, before = self._phase, self._request_count
         if phase is Phase.IDLE:
             self._expect_head()
-        super().data_received(data)
-        if phase is Phase.EXCHANGE:
+        elif phase is Phase.ENDING:
+            return
+        elif phase is Phase.EXCHANGE and self._body_arrived():
             self._early_bytes = True
-        elif phase is Phase.BODY:
+        self._arrived_bytes += len(data)
+        super().data_received(data)
+        if phase is Phase.BODY:
             self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
-            if self._request_count != before and not self._whole_body_arrived():
-                self._body_broken = True  # aiohttp queues a parse error as one more request; the body waits in vain
+            if self._body_broken():
                 self._interrupt()
-        elif self._request_count == before:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
-                self._answer_and_close(HeadTooLarge("The head of the request is larger than 32 KiB."))
+        elif phase is not Phase.EXCHANGE and self._request_count != before:
+            self._phase, self.deadline_s = Phase.EXCHANGE, math.inf  # its handler begins in a moment
+        if self._arrived_bytes > MAX_HEAD_BYTES:
+            self.long_heads = True
+            if self._phase is Phase.HEAD and self._arrived_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
+                self._answer_and_close(head_too_large())
 
-    def _whole_body_arrived(self) -> bool:
+    def _body_arrived(self) -> bool:
         return self._current_request is None or self._current_request.content.is_eof()
+
+    def _body_broken(self) -> bool:
+        """Can the rest of the body never come? Before its end, all that aiohttp can queue is a parse error."""
+        if self._body_arrived():
+            return False
+        content = cast("web.BaseRequest", self._current_request).content
+        return bool(self._messages) or self._arrived_bytes > MAX_OVERHEAD_BYTES + 16 * content.total_bytes
+
+    def _parse_error(self) -> ProxyError:
+        queued = self._messages[0][0] if self._messages else None
+        return as_proxy_error(getattr(queued, "exc", None))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -180,7 +173,7 @@ class AiohttpConnection(RequestHandler):
 
     def _expect_head(self) -> None:
         self._phase = Phase.HEAD
-        self._head_bytes = 0
+        self._arrived_bytes = 0
         self.deadline_s = self._callers.clock() + self._callers.limits.head_timeout_s
 
     def expired(self, now_s: float) -> None:
@@ -188,6 +181,8 @@ class AiohttpConnection(RequestHandler):
         self.deadline_s = now_s + self._callers.limits.idle_timeout_s
         if self.wire.is_closing():
             self.wire.abort()  # it did not even take what was written before the close
+        elif self._phase is Phase.ENDING:
+            self.wire.close()
         elif self._phase is Phase.HEAD:
             self._answer_and_close(RequestTimeout("The head of the request did not arrive in time."))
         elif self._phase is Phase.BODY:
@@ -200,14 +195,39 @@ class AiohttpConnection(RequestHandler):
         if not self.wire.is_closing():
             self.wire.write(render(error, anthropic=False, request_id=b"", close=True))
             self._callers.account.unread(error.status)
-        self.force_close()
+            self.linger()
+
+    def linger(self) -> None:
+        """Close the connection, though more may arrive: RFC 9112 9.6.
+
+        To close with bytes unread is to reset, and the caller might lose the answer. So only our side is closed, and
+        for a while what comes is thrown away.
+        """
+        self._phase = Phase.ENDING
+        self.deadline_s = self._callers.clock() + LINGER_S
+        self._force_close = True  # aiohttp reads no further
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if self.wire.is_closing():
+            return
+        if self.wire.can_write_eof():
+            self.wire.write_eof()
+            self.wire.resume_reading()
+        else:  # TLS
+            self.wire.close()
 
     # --- one request ---------------------------------------------------------------------------------------------
+
+    async def earlier_answers_read(self) -> None:
+        """Wait until the caller takes what it asked for before. Raises ConnectionError when it never does."""
+        await self._drain_helper()
+        if self.wire.is_closing():
+            raise ConnectionResetError("closed while it did not read")
 
     def begin(self) -> None:
         """A request's head is complete."""
         self._phase = Phase.EXCHANGE
-        self._early_bytes = self._body_broken = False
+        self._early_bytes = False
         self.deadline_s = math.inf
 
     async def read_body(self, content: StreamReader) -> bytes:
@@ -215,6 +235,8 @@ class AiohttpConnection(RequestHandler):
 
         Raises RequestTimeout or MalformedRequest.
         """
+        if self._body_broken():
+            raise self._parse_error()
         self._phase = Phase.BODY
         self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
         try:
@@ -223,11 +245,11 @@ class AiohttpConnection(RequestHandler):
         except TimeoutError:
             if self.exchange is not None and self.exchange.ended:
                 return b""
-            if self._body_broken:
-                raise MalformedRequest("The body of the request is not framed as its head says.") from None
+            if self._body_broken():
+                raise self._parse_error() from None
             raise RequestTimeout("The body of the request did not arrive in time.") from None
         except web.RequestPayloadError:
-            raise MalformedRequest("The body of the request is not framed as its head says.") from None
+            raise self._parse_error() from None
         finally:
             self._body_wait = None
             self._phase = Phase.EXCHANGE
@@ -235,13 +257,13 @@ class AiohttpConnection(RequestHandler):
 
     def _interrupt(self) -> None:
         """Wake the handler that waits for the body."""
-        if self._body_wait is not None:
-            self._body_wait.reschedule(self._loop.time())
+        wait, self._body_wait = self._body_wait, None  # once: a timeout that expires cannot be set again
+        if wait is not None:
+            wait.reschedule(self._loop.time())
 
     def exchange_ended(self, *, keep_alive: bool) -> None:
         """The exchange wrote its last byte, or never will."""
-        if self._body_wait is not None:
-            self._interrupt()
+        self._interrupt()
         outcome = self.outcome
         if not outcome.done():
             outcome.set_result(keep_alive)
@@ -272,19 +294,5 @@ class AiohttpConnection(RequestHandler):
             self._callers.log.error("handler_failed", exc_info=exc)
             self.wire.abort()
         else:
-            self._answer_and_close(_as_proxy_error(exc))
+            self._answer_and_close(as_proxy_error(exc))
         return ENDS
-
-
-def _as_proxy_error(error: BaseException | None) -> ProxyError:
-    """What aiohttp's parser found, as an answer. Its own text quotes the request, so it is not used."""
-    text = str(error)
-    if isinstance(error, LineTooLong):
-        if str(MAX_TARGET_BYTES) in str(error.args):
-            return TargetTooLong("The request target is longer than 16 KiB.")
-        return HeadTooLarge("A field of the request's head is too large.")
-    if "Too many headers" in text:
-        return HeadTooLarge(f"The request has more than {MAX_FIELDS} fields.")
-    if "HTTP version" in text:
-        return VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
-    return MalformedRequest("The request is not valid HTTP.")

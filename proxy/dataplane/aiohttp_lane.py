@@ -9,11 +9,13 @@ import asyncio
 from aiohttp import StreamReader, http_parser, web
 from aiohttp.http_parser import RawRequestMessage
 
-from proxy.dataplane.aiohttp_connection import ENDS, GOES_ON, AiohttpConnection
+from proxy.dataplane.aiohttp_connection import AiohttpConnection
+from proxy.dataplane.answered import ENDS, GOES_ON
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.own_answers import alive, render, render_for
+from proxy.dataplane.parse_errors import MAX_HEAD_BYTES, head_too_large
 from proxy.dataplane.request import Request
 from proxy.dataplane.upload import Upload
 from proxy.model.errors import BodyTooLarge, InternalError, ProxyError, VersionNotSupported
@@ -67,6 +69,8 @@ class AiohttpLane:
     async def _handle(self, parsed: Parsed) -> web.StreamResponse:
         """aiohttp has parsed a request's head."""
         caller = parsed.caller
+        if caller.writing_paused:
+            await caller.earlier_answers_read()
         caller.begin()
         request: Request | None = None
         try:
@@ -77,21 +81,26 @@ class AiohttpLane:
         except (ConnectionError, asyncio.CancelledError):
             raise  # the caller left before its request was whole
         except Exception as error:
-            self._callers.log.error("handler_failed", exc_info=error)
+            self._callers.log.exception("handler_failed", exc_info=error)
             keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))
         caller.finish()
-        return GOES_ON if keep_alive and not self._callers.draining else ENDS
+        if keep_alive and not self._callers.draining:
+            return GOES_ON
+        caller.linger()
+        return ENDS
 
     def _read(self, caller: AiohttpConnection, message: RawRequestMessage) -> Request:
         version = message.version
         if version.major != 1 or version.minor > 1:
             raise VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+        if caller.long_heads and sum(len(name) + len(value) for name, value in message.raw_headers) > MAX_HEAD_BYTES:
+            raise head_too_large()
         return self._handler.read(
             message.method.encode("ascii"),
             message.path.encode("utf-8", "surrogateescape"),
             message.raw_headers,
             http11=version.minor == 1,
-            keep_alive=not message.should_close,
+            keep_alive=version.minor == 1 and not message.should_close,
             peer=caller.peer,
         )
 
@@ -114,7 +123,9 @@ class AiohttpLane:
         if caller.wire.is_closing():
             exchange.caller_gone()
         elif exchange.upload is not None:
-            await self._send_rest(caller, content, exchange, exchange.upload, handler.max_body_bytes(request) - len(body))
+            await self._send_rest(
+                caller, content, exchange, exchange.upload, handler.max_body_bytes(request) - len(body)
+            )
         return await caller.outcome
 
     async def _begin_body(
@@ -123,7 +134,7 @@ class AiohttpLane:
         """The body as far as the buffer goes, and whether there is more of it."""
         if request.fields.expects_continue:
             caller.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        limit_bytes = self._handler.buffer_bytes(request)
+        limit_bytes = min(self._handler.buffer_bytes(request), self._handler.max_body_bytes(request))
         pieces, size = [], 0
         while size <= limit_bytes and not content.at_eof():
             piece = await caller.read_body(content)
@@ -159,7 +170,9 @@ class AiohttpLane:
         unread = not parsed.content.is_eof()
         close = error.close or self._callers.draining or unread or request is None or not request.keep_alive
         if request is None:
-            answer = render(error, anthropic=False, request_id=b"", close=True, head_only=parsed.message.method == "HEAD")
+            answer = render(
+                error, anthropic=False, request_id=b"", close=True, head_only=parsed.message.method == "HEAD"
+            )
             self._callers.account.unread(error.status)
         else:
             answer = render_for(request, error, close=close)

@@ -10,24 +10,37 @@ from proxy.state.snapshot import Client, Snapshot
 _ORDER = {b"x-serinus-key": 0, b"authorization": 1, b"x-api-key": 2, b"api-key": 3}
 
 
-def identify(snapshot: Snapshot, fields: RequestFields) -> tuple[Client | None, Pair | None]:
-    """The client whose key the request carries, and the field that carried it: that one is never forwarded.
+def identify(snapshot: Snapshot, fields: RequestFields) -> Client | None:
+    """The client whose key the request carries; None where no clients are configured. Raises Unauthenticated.
 
     A key is found by its whole SHA-256, so neither the lookup nor its timing says anything about a key that is nearly
-    right. Returns (None, None) where no clients are configured. Raises Unauthenticated.
+    right. Every field with a client's key is taken out of `fields.credentials`: some callers send theirs in two, and no
+    provider is to see it.
     """
     if not snapshot.clients:
-        return None, None
+        return None
     credentials = fields.credentials
     if len(credentials) > 1:
         credentials = sorted(credentials, key=lambda pair: _ORDER[pair[0]])
+    caller, others = None, []
     for pair in credentials:
-        client = snapshot.clients.get(sha256(_key_in(pair)).digest())
-        if client is not None:
-            return client, pair
+        client = snapshot.clients.get(_digest(pair))
+        if client is None:
+            others.append(pair)
+        else:
+            caller = caller or client
+    if caller is not None:
+        fields.credentials = others
+        return caller
     if credentials:
         raise Unauthenticated("Incorrect API key provided: no client of this proxy has it.")
     raise Unauthenticated("No API key provided: send yours as `Authorization: Bearer KEY` or `x-api-key: KEY`.")
+
+
+def _digest(pair: Pair) -> bytes:
+    """Of the key in the field. No key has none, even where a client was listed with the hash of an unset variable."""
+    key = _key_in(pair)
+    return sha256(key).digest() if key else b""
 
 
 def _key_in(pair: Pair) -> bytes:

@@ -1,5 +1,6 @@
 """The open connections of callers, in whichever lane: what they are held to, and how they are drained."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,6 +19,18 @@ class Limits:
     idle_timeout_s: float = 75.0
     stall_timeout_s: float = 60.0
     max_connections: int = 10_000
+
+
+class Caller(Protocol):
+    """What an exchange needs of the caller's connection."""
+
+    wire: asyncio.Transport
+
+    @property
+    def writing_paused(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    def exchange_ended(self, *, keep_alive: bool) -> None: ...
 
 
 class CallerConnection(Timed, Protocol):

@@ -44,4 +44,8 @@ class Watch:
         """Tell all whose deadline has passed."""
         now_s = self._clock()
         for timed in [timed for timed in self._timed if timed.deadline_s <= now_s]:
-            timed.expired(now_s)
+            try:
+                timed.expired(now_s)
+            except Exception as error:  # noqa: BLE001 - the others' limits hold all the same
+                context = {"message": "a time limit could not be enforced", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)

@@ -6,41 +6,29 @@ queue or buffer between them: bytes go from one's `data_received` to the other's
 to `_end`, which runs once.
 """
 
-import asyncio
 import math
 import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from proxy.dataplane.account import Account
+from proxy.dataplane.bodies import Body
+from proxy.dataplane.callers import Caller
 from proxy.dataplane.deadlines import Watch
-from proxy.dataplane.framing import AnswerHead, AnswerReader, BadAnswer
+from proxy.dataplane.framing import AnswerReader
 from proxy.dataplane.heads import answer_head, request_head
 from proxy.dataplane.own_answers import render_for
 from proxy.dataplane.request import Request
 from proxy.dataplane.upload import Upload
 from proxy.dataplane.upstream import ConnectionPools, UpstreamConnection
-from proxy.model.errors import ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
+from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
 from proxy.model.outcome import Outcome
 from proxy.state.lease import Lease
 from proxy.state.snapshot import Member, Route
 
 ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but written after it
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
-
-
-class Caller(Protocol):
-    """What an exchange needs of the caller's connection."""
-
-    wire: asyncio.Transport
-
-    @property
-    def writing_paused(self) -> bool: ...
-    @property
-    def draining(self) -> bool: ...
-    def exchange_ended(self, *, keep_alive: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,6 @@ class Tools:
 
 class Exchange:
     __slots__ = (
-        "_answered",
         "_body",
         "_caller",
         "_connect_began_s",
@@ -66,6 +53,7 @@ class Exchange:
         "_lease",
         "_pool",
         "_reader",
+        "_relaying",
         "_replayable",
         "_request",
         "_route",
@@ -93,7 +81,7 @@ class Exchange:
         self._connect_began_s = 0.0
         self._last_byte_s = request.ready_s
         self._total_deadline_s = self.deadline_s = request.ready_s + member.upstream.total_timeout_s
-        self._answered = False  # an answer's head went to the caller
+        self._relaying: Body | None = None  # the answer's, once its head went to the caller
         self.upload: Upload | None = None
         self.ended = False
 
@@ -167,7 +155,7 @@ class Exchange:
         """The rest of the request's body is bad, too large or too slow: the upstream never sees its end."""
         if self.ended:
             return
-        if self._answered:
+        if self._relaying is not None:
             self._cut(Outcome.CLIENT_GONE, str(error))
         else:
             self._refuse(error, Outcome.CLIENT_GONE, str(error))
@@ -181,30 +169,32 @@ class Exchange:
     def received(self, data: bytes) -> None:
         """Bytes of the answer: hand them on."""
         self._last_byte_s = now_s = self._tools.clock()
-        reader = self._reader
+        body = self._relaying
         try:
-            piece = reader.feed(data)
+            piece = self._reader.feed(data) if body is None else body.feed(data)
         except BadAnswer as error:
             self._broken(str(error))
             return
-        if self._answered:
+        if body is not None:
             if piece:
                 self._request.relayed_bytes += len(piece)
                 self._caller.wire.write(piece)
-        elif reader.head is not None:
-            self._answer(reader.head, piece, now_s)
-        if reader.done and not self.ended:
+        elif (body := self._reader.body) is not None:
+            self._answer(body, piece, now_s)
+        if body is not None and body.done and not self.ended:
             self._complete()
 
-    def _answer(self, head: AnswerHead, piece: bytes, now_s: float) -> None:
+    def _answer(self, body: Body, piece: bytes, now_s: float) -> None:
         """Write the head of the answer, and what came with it, in one go."""
-        request, upstream, caller = self._request, self._upstream, self._caller
+        request, upstream, caller, head = self._request, self._upstream, self._caller, self._reader.head
+        assert head is not None  # noqa: S101 - a body follows a head
         request.first_byte_s = now_s
         if head.status == 401 and request.key is not None:
             error = UpstreamCredentialsExhausted(f"Upstream {upstream.name} did not accept the proxy's key.")
             self._refuse(error, Outcome.UPSTREAM_ERROR, f"401 for key {request.key.name}")
             return
-        self._answered = True
+        self._relaying = body
+        self._body = b""  # no other try can follow, and a stream may last for hours
         self._keep_alive = request.keep_alive and request.http11 and not self._uploading and not caller.draining
         request.status, request.relayed_bytes = head.status, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
@@ -215,7 +205,7 @@ class Exchange:
 
     def pause(self) -> None:
         """The caller does not keep up: stop reading from the upstream."""
-        if self._connection is not None and self._answered:
+        if self._connection is not None and self._relaying is not None:
             self._connection.transport.pause_reading()
             self._stalled_bytes = self._caller.wire.get_write_buffer_size()
             self.deadline_s = min(self._tools.clock() + self._tools.stall_timeout_s, self._total_deadline_s)
@@ -289,7 +279,7 @@ class Exchange:
             self._rearm(now_s)  # it is the caller who is slow, and its own limit that counts
         elif self._last_byte_s + self._limit_s > now_s:
             self._rearm(self._last_byte_s)
-        elif self._answered:
+        elif self._relaying is not None:
             self._too_late(Outcome.STALLED, "silent for longer than timeouts.idle")
         else:
             self._too_late(Outcome.TIMEOUT, "no first byte in time")
@@ -297,7 +287,7 @@ class Exchange:
     @property
     def _limit_s(self) -> float:
         """How long the upstream may be silent now."""
-        return self._upstream.idle_timeout_s if self._answered else self._upstream.first_byte_timeout_s
+        return self._upstream.idle_timeout_s if self._relaying is not None else self._upstream.first_byte_timeout_s
 
     def _rearm(self, since_s: float) -> None:
         self.deadline_s = min(since_s + self._limit_s, self._total_deadline_s)
@@ -311,14 +301,14 @@ class Exchange:
             self._cut(Outcome.CLIENT_GONE, "the caller does not read")
 
     def _too_late(self, outcome: Outcome, reason: str) -> None:
-        if self._answered:
+        if self._relaying is not None:
             self._cut(outcome, reason)
         else:
             error = UpstreamTimeout(f"Upstream {self._upstream.name} did not answer in time.")
             self._refuse(error, outcome, reason)
 
     def _broken(self, reason: str) -> None:
-        if self._answered:
+        if self._relaying is not None:
             self._cut(Outcome.TRUNCATED, reason)
         else:
             error = UpstreamFailed(f"Upstream {self._upstream.name} did not send a valid answer.")

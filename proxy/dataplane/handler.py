@@ -9,7 +9,8 @@ from collections.abc import Callable
 from itertools import count
 
 from proxy.dataplane.auth import identify
-from proxy.dataplane.exchange import Caller, Exchange, Tools
+from proxy.dataplane.callers import Caller
+from proxy.dataplane.exchange import Exchange, Tools
 from proxy.dataplane.request import Request
 from proxy.model.errors import BadRequest, BodyTooLarge, MethodNotAllowed, ModelForbidden, ModelNotFound, RouteNotFound
 from proxy.policy.fields import Pair, check_inside, origin_form, read_fields
@@ -17,12 +18,14 @@ from proxy.policy.model_field import ModelField, find_model
 from proxy.state.lease import Lease
 from proxy.state.snapshot import Route, Snapshots
 
+QUOTED_CHARACTERS = 100
+
 
 class Handler:
     def __init__(self, snapshots: Snapshots, tools: Tools, clock: Callable[[], float], id_prefix: str) -> None:
         """`id_prefix` begins the request ids made here; it must differ between processes."""
         self._snapshots, self._tools, self._clock = snapshots, tools, clock
-        self._id_prefix, self._ids = id_prefix.encode(), count(1)
+        self._id_prefix, self._ids = f"{id_prefix}-".encode(), count(1)
 
     def read(
         self, method: bytes, target: bytes, pairs: tuple[Pair, ...], *, http11: bool, keep_alive: bool, peer: str
@@ -38,7 +41,7 @@ class Handler:
             target=origin_form(target),
             http11=http11,
             keep_alive=keep_alive,
-            request_id=fields.request_id or b"%b-%x" % (self._id_prefix, next(self._ids)),
+            request_id=fields.request_id or self._id_prefix + b"%x" % next(self._ids),
             received_s=self._clock(),
             fields=fields,
             peer=peer,
@@ -46,12 +49,13 @@ class Handler:
 
     def admit(self, request: Request) -> None:
         """Who is it, and which routes may take it? Raises Unauthenticated, RouteNotFound or BodyTooLarge."""
-        request.client, request.client_credential = identify(request.snapshot, request.fields)
+        request.client = identify(request.snapshot, request.fields)
         request.candidates = candidates = self._candidates(request)
-        check_inside(request.target[len(candidates[0].prefix) :])
+        for route in candidates:
+            check_inside(request.target, len(route.prefix))
         length = request.fields.content_length
-        if length is not None and length > self.max_body_bytes(request):
-            raise BodyTooLarge(f"The body has {length} bytes; {self.max_body_bytes(request)} are allowed here.")
+        if length is not None and length > (limit := self.max_body_bytes(request)):
+            raise BodyTooLarge(f"The body has {length} bytes; {limit} are allowed here.")
 
     def _candidates(self, request: Request) -> list[Route]:
         """The routes that match path and headers, up to the first that asks for nothing more."""
@@ -74,8 +78,10 @@ class Handler:
 
     def max_body_bytes(self, request: Request) -> int:
         """How much of a body is let through: what its route allows, or the most that any route it may take does."""
-        routes = request.candidates if request.route is None else (request.route,)
-        return max(route.max_body_bytes for route in routes)
+        if request.route is not None:
+            return request.route.max_body_bytes
+        candidates = request.candidates
+        return candidates[0].max_body_bytes if len(candidates) == 1 else max(r.max_body_bytes for r in candidates)
 
     def dispatch(self, request: Request, caller: Caller, body: bytes, *, more: bool) -> Exchange:
         """Decide where the request goes, and send it there with `body`, of which `more` is to follow."""
@@ -117,7 +123,7 @@ class Handler:
             if model is None:
                 raise BadRequest("The body must name its model.", param="model")
             if not client.may_use(model.value):
-                raise ModelForbidden(f"The client {client.name} may not use the model {model.value!r}.", param="model")
+                raise ModelForbidden(f"The client {client.name} may not use the model {_quoted(model)}.", param="model")
         return model
 
     def _match(self, request: Request, model: ModelField | None) -> Route:
@@ -130,7 +136,7 @@ class Handler:
                 return route
         globs = ", ".join(route.model_glob or "*" for route in candidates)
         raise ModelNotFound(
-            f"The model {model.value!r} is not served here. The models served are: {globs}.", param="model"
+            f"The model {_quoted(model)} is not served here. The models served are: {globs}.", param="model"
         )
 
     def _without_model(self, request: Request) -> Route:
@@ -140,3 +146,8 @@ class Handler:
                 "The body must name its model: every route that leads from here goes by it.", param="model"
             )
         return request.candidates[0]
+
+
+def _quoted(model: ModelField) -> str:
+    """A caller's word in our answer: some of it is enough."""
+    return repr(model.value if len(model.value) <= QUOTED_CHARACTERS else model.value[:QUOTED_CHARACTERS] + "…")

@@ -1,13 +1,12 @@
 """The heads we write: to an upstream, and to a caller. Fields that pass keep their order, case and bytes."""
 
-from proxy.dataplane.framing import AnswerHead
+from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.request import Request
-from proxy.policy.fields import Pair
 from proxy.state.snapshot import Route, Upstream
 
 
 def upstream_target(route: Route, upstream: Upstream, target: bytes) -> bytes:
-    """The request target at the upstream: base_url's path, the caller's path without the route's prefix, both queries."""
+    """The target at the upstream: base_url's path, the caller's path without the route's prefix, both queries."""
     path = upstream.base_path + target[len(route.prefix) :]
     if not path.startswith(b"/"):
         path = b"/" + path
@@ -38,14 +37,13 @@ def request_head(request: Request, route: Route, upstream: Upstream, body_bytes:
 
 
 def _callers_credentials(request: Request, upstream: Upstream) -> bytes:
-    """The caller's own, where we hold no key; save what named it to us."""
-    ours: tuple[Pair | None, ...] = (request.client_credential,)
-    lines = [
-        b"%b: %b\r\n" % pair
+    """The caller's own, where we hold no key. What named it to us was taken out of them."""
+    own = [
+        pair
         for pair in request.fields.credentials
-        if pair not in ours and pair[0] != b"x-serinus-key" and pair[0] not in upstream.overridden
+        if pair[0] != b"x-serinus-key" and pair[0] not in upstream.overridden
     ]
-    return b"".join(lines)
+    return b"".join([b"%b: %b\r\n" % pair for pair in own])
 
 
 def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_alive: bool) -> bytes:

@@ -30,7 +30,15 @@ def speaks_anthropic(target: bytes, passed: list[Pair]) -> bool:
     return _MESSAGES_API.search(target) is not None or any(name.lower() == b"anthropic-version" for name, _ in passed)
 
 
-def render(error: ProxyError, *, anthropic: bool, request_id: bytes, close: bool, head_only: bool = False) -> bytes:
+def render(
+    error: ProxyError,
+    *,
+    anthropic: bool = False,
+    request_id: bytes = b"",
+    upstream: str = "",
+    close: bool,
+    head_only: bool = False,
+) -> bytes:
     """The whole answer, as bytes to write. `close`: the connection ends with it. `head_only`: to a HEAD."""
     body = _body(error, anthropic)
     lines = [
@@ -40,6 +48,8 @@ def render(error: ProxyError, *, anthropic: bool, request_id: bytes, close: bool
     ]
     if request_id:
         lines.append(b"x-request-id: %b" % request_id)
+    if upstream:
+        lines.append(b"x-serinus-upstream: %b" % upstream.encode())
     if error.status in (429, 503):
         lines.append(b"retry-after: %d" % (error.retry_after_s or RETRY_AFTER_S))
     if close:
@@ -53,6 +63,7 @@ def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
         error,
         anthropic=speaks_anthropic(request.target, request.fields.passed),
         request_id=request.request_id,
+        upstream="" if request.member is None else request.member.upstream.name,
         close=close,
         head_only=request.method == b"HEAD",
     )

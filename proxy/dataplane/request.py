@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from proxy.policy.fields import Pair, RequestFields
+from proxy.policy.fields import RequestFields
 from proxy.state.snapshot import Client, Key, Member, Route, Snapshot
 
 
@@ -22,7 +22,6 @@ class Request:
 
     # Who may send it where.
     client: Client | None = None
-    client_credential: Pair | None = None  # the field that named the client: never forwarded
     candidates: list[Route] = field(default_factory=list)  # those that match but for the model, in their order
     route: Route | None = None
     member: Member | None = None

@@ -6,6 +6,7 @@ limit of 100 connections. A proxy wants none of it; it wants the bytes, and the 
 
 import asyncio
 import errno
+import ssl
 from collections.abc import Callable, Collection
 from typing import Protocol, cast
 
@@ -136,7 +137,15 @@ class ConnectionPool:
             if connection.transport.is_closing():
                 exchange.connect_failed("closed as soon as it was open", timed_out=False)
             else:
-                exchange.connected(connection)
+                self._hand_over(connection, exchange)
+
+    def _hand_over(self, connection: UpstreamConnection, exchange: Exchange) -> None:
+        try:
+            exchange.connected(connection)
+        except Exception:
+            connection.abort()
+            exchange.connect_failed("the proxy failed; its log says why", timed_out=False)
+            raise
 
     def lost(self, connection: UpstreamConnection) -> None:
         if connection.exchange is None:
@@ -193,7 +202,11 @@ class ConnectionPools:
 
 
 def _reason(error: OSError) -> str:
-    """Why a connection failed, for logs: the system's own word for it, without addresses."""
+    """Why a connection failed, for logs: the system's or OpenSSL's own word for it, without addresses."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):  # its errno is OpenSSL's, not the system's
+        return error.reason or type(error).__name__
     if error.errno is not None and error.errno in errno.errorcode:
         return errno.errorcode[error.errno]
     return type(error).__name__

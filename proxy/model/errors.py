@@ -137,3 +137,11 @@ class UpstreamTimeout(ProxyError):
 class InternalError(ProxyError):
     status = 500
     code = "internal_error"
+
+
+class BadAnswer(Exception):
+    """The upstream's bytes are not one valid HTTP/1.x answer. The text says, for logs, what was found."""
+
+
+class Truncated(BadAnswer):
+    """The connection ended before the answer did."""

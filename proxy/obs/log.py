@@ -1,9 +1,10 @@
 """Structured logs: constant event names plus fields, one JSON object a line, on standard error.
 
-A secret is held as `Secret` everywhere, and prints as its fingerprint. What a caller sent is never logged raw: bodies and
-header values not at all, paths without their query.
+A secret is held as `Secret` everywhere, and prints as its fingerprint. What a caller sent is never logged raw: bodies
+and header values not at all, paths without their query.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -38,28 +39,28 @@ class _Writer:
 
 def configure(level: str, style: str, stream: TextIO = sys.stderr) -> Log:
     """Set up logging for the process, other libraries' included, and return the logger to hand down."""
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer(_to_json)
-    )
+    renderer: Any = structlog.processors.JSONRenderer(_to_json)
+    if style == "console":
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         renderer,
     ]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=lambda *_: _Writer(stream),
-        cache_logger_on_first_use=False,
-    )
-    log: Log = structlog.get_logger()
+    wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
+    log: Log = structlog.wrap_logger(_Writer(stream), processors, wrapper).bind()  # bound once, not at each event
     _adopt_standard_logging(log, level)
     return log
 
 
 def _to_json(event: dict[str, Any], **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=_shown).decode()
+    try:
+        return msgspec.json.encode(event, enc_hook=_shown).decode()
+    except UnicodeEncodeError:  # of a file name that is no UTF-8; this encoder escapes what the fast one refuses
+        return json.dumps(event, default=_shown)
 
 
 def _shown(value: object) -> str:
@@ -76,7 +77,11 @@ class _Adopted(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
         method = getattr(self._log, level if level in LEVELS else "error")
-        method("library_log", logger=record.name, message=record.getMessage(), exc_info=record.exc_info or None)
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # arguments that do not fit: the library's mistake, not its caller's
+            message = str(record.msg)
+        method("library_log", logger=record.name, message=message, exc_info=record.exc_info or None)
 
 
 def _adopt_standard_logging(log: Log, level: str) -> None:

@@ -1,7 +1,8 @@
 """Every metric, declared once.
 
-On the request path a metric is a plain slot of an object that is bound when a configuration is built: prometheus_client's
-labels and histograms cost microseconds each. What the slots hold becomes Prometheus families only when somebody scrapes.
+On the request path a metric is a plain slot of an object that is bound when a configuration is built:
+prometheus_client's labels and histograms cost microseconds each. What the slots hold becomes Prometheus families only
+when somebody scrapes.
 """
 
 from bisect import bisect_left
@@ -91,7 +92,10 @@ class Metrics(Collector):
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format that the `accept` header asks for."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except TypeError:  # of a version that is no number
+            encode, content_type = choose_encoder("")
         return encode(self._registry), content_type
 
     def collect(self) -> Iterator[Metric]:

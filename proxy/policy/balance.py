@@ -26,12 +26,12 @@ class SmoothRoundRobin:
         if len(self._weights) == 1:
             return 0
         best, most = -1, 0
-        credits = self._credits
+        owed = self._credits
         for index, weight in enumerate(self._weights):
             if weight == 0:
                 continue
-            credit = credits[index] = credits[index] + weight
+            credit = owed[index] = owed[index] + weight
             if best < 0 or credit > most:
                 best, most = index, credit
-        credits[best] -= self._total
+        owed[best] -= self._total
         return best

@@ -1,8 +1,8 @@
 """What a field of a request head means to a proxy: passed on, taken out, or looked at.
 
 The head of a request comes as pairs of bytes, as the caller wrote them. Fields nobody here knows are passed on in their
-order, case and bytes; the few that concern one hop, or us, are picked out by name. Names repeat from request to request,
-so each spelling is classified once.
+order, case and bytes; the few that concern one hop, or us, are picked out by name. Names repeat from request to
+request, so each spelling is classified once.
 """
 
 import re
@@ -54,20 +54,22 @@ _BY_NAME = {
     b"x-request-id": Kind.REQUEST_ID,
     b"via": Kind.VIA,
     b"content-encoding": Kind.ENCODED,
+    # RFC 9110 7.6.1, and what RFC 2616 and old proxies called hop-by-hop.
     **dict.fromkeys(
-        # RFC 9110 7.6.1, and what RFC 2616 and old proxies called hop-by-hop.
-        (b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"proxy-authorization")
-        # A provider need not know inner addresses; an untrusted caller need not invent them.
-        + (b"forwarded", b"x-real-ip"),
-        Kind.DROP,
+        (b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"proxy-authorization"), Kind.DROP
     ),
+    # A provider need not know inner addresses; an untrusted caller need not invent them.
+    **dict.fromkeys((b"forwarded", b"x-real-ip"), Kind.DROP),
 }
 _DROPPED_FAMILIES = (b"x-serinus-", b"x-forwarded-")
 
-# A nomination in Connection never removes these: framing, Host and auth are not the caller's to take out (request smuggling).
+# A nomination in Connection never removes these: framing, Host and auth are not the caller's to take out (request
+# smuggling), nor what says how the body is read.
 _NEVER_NOMINATED = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"api-key", b"via", b"cookie")
+    b"host content-length transfer-encoding content-type content-encoding "
+    b"authorization x-api-key api-key cookie via".split()
 )
+_LENGTH_END = 2**63  # where others' signed integers overflow
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
@@ -75,6 +77,7 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
 
 _known: dict[bytes, Kind] = {}  # by each spelling met so far; bounded, for callers choose the spelling
 _KNOWN_MAX = 4096
+_KNOWN_MAX_BYTES = 64
 
 
 def kind_of(name: bytes) -> Kind:
@@ -83,7 +86,7 @@ def kind_of(name: bytes) -> Kind:
     if kind is None:
         lower = name.lower()
         kind = _BY_NAME.get(lower) or (Kind.DROP if lower.startswith(_DROPPED_FAMILIES) else Kind.PASS)
-        if len(_known) < _KNOWN_MAX:
+        if len(_known) < _KNOWN_MAX and len(name) <= _KNOWN_MAX_BYTES:
             _known[name] = kind
     return kind
 
@@ -116,8 +119,8 @@ class RequestFields:
 def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> RequestFields:
     """Sort the fields of a request head; `via_id` is the name this deployment signs Via with.
 
-    Raises MalformedRequest (400), UnknownCoding (501), ExpectationFailed (417) or LoopDetected (508) for what must not be
-    forwarded. The HTTP grammar and repeated or odd Content-Length were the parser's to refuse.
+    Raises MalformedRequest (400), UnknownCoding (501), ExpectationFailed (417) or LoopDetected (508) for what must not
+    be forwarded. The HTTP grammar and repeated or odd Content-Length were the parser's to refuse.
     """
     fields = RequestFields()
     passed = fields.passed
@@ -141,15 +144,15 @@ def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> Requ
             _read_rare(fields, kind, pair, http11, via_id)
     if hosts != 1 and (http11 or hosts):
         raise MalformedRequest("A request carries exactly one Host field.")
-    if fields.chunked and fields.content_length is not None:
-        raise MalformedRequest("Content-Length and Transfer-Encoding exclude each other.")
+    if fields.content_length is not None and (fields.chunked or fields.content_length >= _LENGTH_END):
+        raise MalformedRequest("Content-Length must be below 2^63, and without a Transfer-Encoding beside it.")
     if nominated is not None:
         _drop_nominated(fields, nominated)
     return fields
 
 
 def _read_rare(fields: RequestFields, kind: Kind, pair: Pair, http11: bool, via_id: bytes) -> None:
-    name, value = pair
+    value = pair[1]
     if kind is Kind.REQUEST_ID:
         if _SANE_ID.fullmatch(value):
             fields.request_id = value
@@ -171,7 +174,7 @@ def _read_rare(fields: RequestFields, kind: Kind, pair: Pair, http11: bool, via_
 
 
 def _check_coding(fields: RequestFields, value: bytes, http11: bool) -> None:
-    """RFC 9112 6.1, read narrowly: `chunked`, once, from an HTTP/1.1 caller. All else has smuggled requests somewhere."""
+    """RFC 9112 6.1, read narrowly: `chunked`, once, from an HTTP/1.1 caller. All else has smuggled requests before."""
     if not http11 or fields.chunked:
         raise MalformedRequest("Transfer-Encoding must be `chunked`, once, in an HTTP/1.1 request.")
     if value.lower() != b"chunked":
@@ -193,13 +196,15 @@ _SLASH = re.compile(rb"/|\\|%2f|%5c", re.IGNORECASE)
 _SUSPECT = re.compile(rb"\.|%2e", re.IGNORECASE)
 
 
-def check_inside(path: bytes) -> None:
-    """Raise BadRequest when dot segments of `path` (below a route's prefix) climb out of that prefix."""
+@lru_cache(maxsize=1024)
+def check_inside(target: bytes, prefix_bytes: int) -> None:
+    """Raise BadRequest when dot segments behind the first `prefix_bytes` of a target climb out of that prefix."""
+    path = target[prefix_bytes:]
     if _SUSPECT.search(path) is None:
         return
     depth = 0
     for segment in _SLASH.split(path.partition(b"?")[0]):
-        plain = _SUSPECT.sub(b".", segment)
+        plain = _SUSPECT.sub(b".", segment).partition(b";")[0]  # some cut off a segment's parameters first
         if plain == b"..":
             depth -= 1
             if depth < 0:
@@ -213,7 +218,7 @@ _BAD_TARGET = re.compile(rb"[^\x21\x22\x24-\x7e]")  # blanks, controls, 8-bit by
 
 @lru_cache(maxsize=1024)
 def origin_form(target: bytes) -> bytes:
-    """The path and query of a request target; of an absolute-form target the authority is left aside (RFC 9112 3.2.2)."""
+    """Path and query of a request target; of an absolute-form target the authority is left aside (RFC 9112 3.2.2)."""
     if _BAD_TARGET.search(target):
         raise MalformedRequest("The request target holds a byte that must be percent-encoded.")
     if target.startswith(b"/"):

@@ -1,8 +1,8 @@
 """Where a request body names its model: the value, and the very bytes that hold it.
 
 An allow-list is only as good as the agreement between who checks and who serves. JSON with two `model` keys, or the key
-spelt with escapes, is read one way here and another way there. So where the model decides, it must be there once and
-plain to see, or the request is refused; and where it is replaced, exactly its bytes are, and no others.
+spelt with escapes or in capitals, is read one way here and another way there. So where the model decides, it must be
+there once and plain to see, or the request is refused; and where it is replaced, exactly its bytes are, and no others.
 """
 
 import json
@@ -51,11 +51,12 @@ _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 def _in_json(body: bytes) -> ModelField | None:
     try:
         named = bytes(_PEEK.decode(body).model)  # also proves that all of the body is one valid JSON object
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The body must be one valid JSON object, for its model decides where it goes.") from None
     if not named:
         return None
-    if body.count(b'"model"') == 1 and b"\\u00" not in body:  # nearly always: then it can only be that one
+    # Nearly always: then it can only be that one. In lower case, for Go's encoding/json takes "Model" for it too.
+    if body.lower().count(b'"model"') == 1 and b"\\u00" not in body:
         found = _PLAIN.search(body)
         spans = [] if found is None else [found.span(1)]
     else:
@@ -67,7 +68,7 @@ def _in_json(body: bytes) -> ModelField | None:
 
 
 def _top_level_models(body: bytes) -> list[tuple[int, int]]:
-    """The spans of the string values of all keys that read `model` in the outermost object of valid JSON."""
+    """The spans of the values of all keys that read `model`, in any case, in the outermost object of valid JSON."""
     spans, depth = [], 0
     for token in _TOKEN.finditer(body):
         first = body[token.start()]
@@ -75,7 +76,7 @@ def _top_level_models(body: bytes) -> list[tuple[int, int]]:
             depth += 1
         elif first in b"}]":
             depth -= 1
-        elif depth == 1 and (colon := _COLON.match(body, token.end())) and _text(token[0]) == "model":
+        elif depth == 1 and (colon := _COLON.match(body, token.end())) and _text(token[0]).lower() == "model":
             value = _TOKEN.match(body, colon.end())
             if value is None or body[value.start()] != ord('"'):
                 raise BadRequest("The model must be a string.", param="model")
@@ -86,36 +87,62 @@ def _top_level_models(body: bytes) -> list[tuple[int, int]]:
 def _text(token: bytes) -> str:
     try:
         return msgspec.json.decode(token, type=str)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The model must be a string.", param="model") from None
 
 
 _BOUNDARY = re.compile(rb'boundary=(?:"([^"\r\n]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
-_PART_NAME = re.compile(
-    rb'content-disposition:[ \t]*form-data\b[^\r]*?[; \t]name=(?:"([^"\r]*)"|([^\s;"]+))', re.IGNORECASE
-)
+_DISPOSITION = re.compile(rb"\r\ncontent-disposition:([^\r]*)", re.IGNORECASE)
+_PART_NAME = re.compile(rb'[; \t]name(\*?)=(?:"([^"]*)"|([^\s;"]*))', re.IGNORECASE)
+_ODD_LINES = re.compile(rb"\r\n[ \t]|\r(?!\n)|(?<!\r)\n|\x00")  # folded, or ended in ways that not all take for an end
+_MAX_MODEL_BYTES = 256
 
 
 def _in_form(body: bytes, parameters: bytes) -> ModelField | None:
     """The part called `model` of a multipart/form-data body (RFC 7578)."""
-    boundaries = _BOUNDARY.findall(parameters)
-    if len(boundaries) != 1:
-        raise BadRequest("The multipart body must name one boundary.")
-    delimiter = b"\r\n--" + (boundaries[0][0] or boundaries[0][1])
-    found: list[ModelField] = []
-    at = body.find(delimiter[2:])
-    while at >= 0:
-        head_end = body.find(b"\r\n\r\n", at)
-        end = body.find(delimiter, head_end + 2)
-        if head_end < 0 or end < 0:
-            break
-        name = _PART_NAME.search(body, at, head_end)
-        if name is not None and (name[1] or name[2]) == b"model":
+    found = []
+    for start, end in _parts(body, parameters):
+        head_end = body.find(b"\r\n\r\n", start, end)
+        if head_end < 0:
+            raise BadRequest("The multipart body has a part without a head.")
+        if _part_name(body[start:head_end]) == b"model":
             value = body[head_end + 4 : end]
-            if not value.isascii() or len(value) > 256:
+            if not value.isascii() or len(value) > _MAX_MODEL_BYTES:
                 raise BadRequest("The part `model` must be a short plain text.", param="model")
             found.append(ModelField(value.decode(), head_end + 4, end, quoted=False))
-        at = end + 2
     if len(found) > 1:
         raise BadRequest("The body must name its model exactly once.", param="model")
     return found[0] if found else None
+
+
+def _parts(body: bytes, parameters: bytes) -> list[tuple[int, int]]:
+    """The spans of the parts, each from the CRLF that ends its delimiter to the one that begins the next."""
+    boundaries = _BOUNDARY.findall(parameters)
+    if len(boundaries) != 1:
+        raise BadRequest("The multipart body must name one boundary.")
+    boundary = re.escape(boundaries[0][0] or boundaries[0][1])
+    spans, start = [], -1
+    for delimiter in re.finditer(rb"(?:\A|\r\n)--" + boundary + rb"(?:(--)|[ \t]*(?=\r\n))?", body):
+        if start >= 0:
+            spans.append((start, delimiter.start()))
+        if delimiter[1]:
+            return spans
+        start = delimiter.end()
+        if body[start : start + 2] != b"\r\n":
+            raise BadRequest("The multipart body has a line that is nearly its boundary.")
+    raise BadRequest("The multipart body has no end.")
+
+
+def _part_name(head: bytes) -> bytes:
+    """What a part is called. Raises BadRequest where others might read another name."""
+    dispositions = _DISPOSITION.findall(head)
+    names = _PART_NAME.findall(dispositions[0]) if dispositions else []
+    if len(dispositions) > 1 or len(names) > 1 or _ODD_LINES.search(head):
+        raise BadRequest("The multipart body has a part whose name is not plain.")
+    if not names:
+        return b""
+    extended, quoted, bare = names[0]
+    if extended or b"\\" in quoted:
+        raise BadRequest("The multipart body has a part whose name is not plain.")
+    name: bytes = quoted or bare
+    return name.lower()

@@ -52,7 +52,7 @@ class RunningProxy:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the proxy's own state makes `condition` true, turn by turn of the loop."""
         async with asyncio.timeout(10):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - any of its state may be asked for
                 await asyncio.sleep(0)
 
     async def until_logged(self, count: int = 1) -> None:
@@ -103,7 +103,7 @@ async def start_proxy(
 def config_for(
     *base_urls: str, keys: bool = True, clients: bool = True, upstream: str = "", route: str = "", top: str = ""
 ) -> str:
-    """The usual configuration: a pool of upstreams at /v1 and /anthropic. `upstream` and `route` are more of their fields.
+    """The usual configuration: a pool of upstreams at /v1 and /anthropic. `upstream`, `route`: more of their fields.
 
     The caller's key is `client-key`, the upstreams' are `upstream-key-0`, `upstream-key-1`, …
     """

@@ -1,0 +1,116 @@
+"""The head of an upstream's answer: what it says of framing and connection, and what of it is the caller's.
+
+llhttp has accepted its grammar. It also reads RTSP and HTTP/2.0, takes any byte in a reason, and forgets at a message's
+end whether the connection stays open: the status line and `Connection` are read here.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from proxy.model.errors import BadAnswer
+
+MAX_FIELDS = 128
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+# What is looked at of an answer's head, in its lower-cased copy: half the price of a match that ignores case.
+_FIELD = re.compile(
+    rb"\r\n(content-length|transfer-encoding|connection|content-type|x-accel-buffering|cache-control|x-request-id"
+    rb"|keep-alive|proxy-connection|upgrade|x-serinus-[^:\r]*):[ \t]*([^\r]*)"
+)
+_HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade"))
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+_NEVER_NOMINATED = _FRAMING | {b"content-type", b"set-cookie", b"", b"close", b"keep-alive"}
+_MAX_LENGTH_DIGITS = 18  # what fits into 63 bits whatever the digits: callers read a length into those
+
+
+@dataclass(slots=True)
+class AnswerHead:
+    """The head of a final answer. `reason` is as sent; in `fields` each field has its CRLF before it."""
+
+    status: int
+    reason: bytes
+    fields: bytes
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    event_stream: bool
+    seen: dict[bytes, bytes]  # the fields that were looked at, all in lower case
+
+
+@lru_cache(maxsize=64)  # answers repeat few status lines
+def read_status_line(line: bytes) -> tuple[bool, int, bytes]:
+    """Is it HTTP/1.1, the status, the reason."""
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise BadAnswer("a status line that is not HTTP/1.0 or 1.1 with a status from 100 to 599")
+    minor, status, reason = match.groups(b"")
+    if status == b"101":
+        raise BadAnswer("a change of protocol nobody asked for")
+    return minor == b"1", int(status), reason
+
+
+def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> AnswerHead:
+    """Read the fields of a head that llhttp has accepted, and take out what concerns one hop only.
+
+    Checks what llhttp leaves: the number of fields, the size of the length, the transfer coding.
+    """
+    if fields.count(b"\r\n") > MAX_FIELDS:
+        raise BadAnswer(f"more than {MAX_FIELDS} fields")
+    seen: dict[bytes, bytes] = {}
+    cuts: list[tuple[int, int]] = []
+    unframed = status == 204  # its framing fields, if any, are wrong, and would be to the caller
+    for found in _FIELD.finditer(fields.lower()):
+        name, value = found.groups()
+        if name in _HOP_BY_HOP or name[:10] == b"x-serinus-" or (unframed and name in _FRAMING):
+            cuts.append(found.span())
+        if name in seen:
+            if name == b"transfer-encoding":
+                raise BadAnswer("more than one Transfer-Encoding")
+            value = seen[name] + b"," + value
+        seen[name] = value
+    coding, length = seen.get(b"transfer-encoding"), seen.get(b"content-length")
+    if coding is not None:
+        if not http11:
+            raise BadAnswer("a Transfer-Encoding from an HTTP/1.0 upstream")
+        if coding.rstrip(b" ") != b"chunked":  # llhttp takes a tab behind it for another coding
+            raise BadAnswer("a transfer coding other than chunked")
+    if length is not None and len(length.rstrip()) > _MAX_LENGTH_DIGITS:
+        raise BadAnswer("a Content-Length beyond all measure")
+    keep_alive = http11
+    if cuts:
+        fields = _without(fields, cuts)
+        if b"connection" in seen:
+            options = {option.strip() for option in seen[b"connection"].split(b",")}
+            keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
+            fields = _without_nominated(fields, options - _NEVER_NOMINATED, seen)
+    kind = seen.get(b"content-type")
+    return AnswerHead(
+        status,
+        reason,
+        fields,
+        None if length is None else int(length),
+        coding is not None,
+        keep_alive,
+        kind is not None and kind.startswith(b"text/event-stream"),
+        seen,
+    )
+
+
+def _without(fields: bytes, cuts: list[tuple[int, int]]) -> bytes:
+    kept, at = [], 0
+    for start, end in cuts:
+        kept.append(fields[at:start])
+        at = end
+    kept.append(fields[at:])
+    return b"".join(kept)
+
+
+def _without_nominated(fields: bytes, names: set[bytes], seen: dict[bytes, bytes]) -> bytes:
+    """Take out the fields that `Connection` names (RFC 9110 7.6.1)."""
+    if not names:
+        return fields
+    for name in names:
+        seen.pop(name, None)
+    lines = fields.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() not in names)

@@ -1,0 +1,232 @@
+"""`serinus serve` as a process: its signals, its exit codes, and what it says before it goes."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+import proxy as package
+from proxy.controlplane.state_dir import locked
+from tests.support.raw import RawCaller, ask, get
+from tests.support.running import config_for
+from tests.support.scripted import answering, whole
+
+ROOT = Path(package.__file__).parent.parent
+ADMIN = "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\nstate_dir: state\npre_drain: 0s\n"
+UP = "http://127.0.0.1:1/v1"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+FIRST, LAST = b"7\r\ndata: 1\r\n", b"7\r\ndata: 2\r\n0\r\n\r\n"
+
+
+class Serinus:
+    """One process, whose log is read as it comes."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self.file = folder / "serinus.yaml"
+        self.said = []
+
+    async def start(self, config, *options, **environ):
+        self.file.write_text(config)
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(self.file), *options]
+        environ = os.environ | {"PYTHONPATH": str(ROOT)} | environ
+        self._process = await asyncio.create_subprocess_exec(
+            *command, cwd=self._folder, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        return self
+
+    async def until(self, event):
+        """The next event of that name in its log."""
+        while line := await self._process.stderr.readline():
+            self.said.append(line.decode())
+            if line.startswith(b"{") and (found := json.loads(line))["event"] == event:
+                return found
+        pytest.fail(f"it ended before {event}: {self.said}")
+
+    async def serving(self):
+        """The port where it serves."""
+        return (await self.until("serving"))["listen"][0][1]
+
+    def send(self, number):
+        self._process.send_signal(number)
+
+    async def ended(self):
+        """Its exit code. All it said is read by then."""
+        stdout, stderr = await self._process.communicate()
+        assert stdout == b""
+        self.said += stderr.decode().splitlines(keepends=True)
+        return self._process.returncode
+
+    async def kill(self):
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.communicate()
+
+
+class Held:
+    """A script that begins a stream, and goes on when a test says so."""
+
+    def __init__(self):
+        self.may_end = asyncio.Event()
+
+    async def __call__(self, talk):
+        await talk.request()
+        await talk.send(STREAM_HEAD, FIRST)
+        await self.may_end.wait()
+        await talk.send(LAST)
+        await talk.gone()
+
+
+@pytest.fixture
+async def serinus(tmp_path):
+    process = Serinus(tmp_path)
+    yield process
+    await process.kill()
+
+
+async def begun(port):
+    """A caller in the middle of a stream."""
+    caller = await RawCaller.connect(port)
+    await caller.send(get())
+    await caller.read_until(FIRST)
+    return caller
+
+
+# --- serving -----------------------------------------------------------------------------------------------------
+
+
+async def test_it_serves_and_ends_with_success(serinus, scripted):
+    upstream = await scripted(answering(whole(b"{}")))
+    await serinus.start(ADMIN + config_for(upstream.url))
+    port = await serinus.serving()
+    assert (await ask(port, get())).payload == b"{}"
+    logged = await serinus.until("request")
+    assert (logged["status"], logged["client"], logged["outcome"]) == (200, "tester", "ok")
+    serinus.send(signal.SIGINT)
+    assert await serinus.ended() == 0
+    assert (json.loads(serinus.said[-1])["event"], json.loads(serinus.said[-1])["cut_requests"]) == ("stopped", 0)
+
+
+async def test_hangup_reloads(serinus, scripted):
+    old, new = await scripted(answering(whole(b"old"))), await scripted(answering(whole(b"new")))
+    await serinus.start(ADMIN + config_for(old.url))
+    port = await serinus.serving()
+    serinus.file.write_text("routes: [")
+    serinus.send(signal.SIGHUP)
+    rejected = await serinus.until("config_rejected")
+    assert (rejected["level"], rejected["generation_in_force"]) == ("error", 1)
+    assert (await ask(port, get())).payload == b"old"
+    serinus.file.write_text(ADMIN + config_for(new.url))
+    serinus.send(signal.SIGHUP)
+    assert (await serinus.until("config_applied"))["generation"] == 2
+    assert (await ask(port, get())).payload == b"new"
+
+
+async def test_env_file_has_the_secrets_and_is_read_again(serinus, scripted, tmp_path):
+    upstream = await scripted(answering(whole(b"{}")))
+    config = ADMIN + config_for(upstream.url).replace("value: upstream-key-0", "value: env:UPSTREAM_KEY")
+    env_file = tmp_path / ".env"
+    env_file.write_text("UPSTREAM_KEY=first\n")
+    await serinus.start(config, "--env-file", str(env_file), UPSTREAM_KEY="outer")
+    port = await serinus.serving()
+    await ask(port, get())
+    env_file.write_text("UPSTREAM_KEY=second\n")
+    serinus.send(signal.SIGHUP)
+    await serinus.until("config_applied")
+    await ask(port, get())
+    assert [request.field(b"authorization") for request in upstream.requests] == [b"Bearer first", b"Bearer second"]
+
+
+# --- ending ------------------------------------------------------------------------------------------------------
+
+
+async def test_open_stream_ends_whole_before_the_process_does(serinus, scripted):
+    held = Held()
+    await serinus.start(ADMIN + config_for((await scripted(held)).url))
+    caller = await begun(await serinus.serving())
+    serinus.send(signal.SIGTERM)
+    assert (await serinus.until("draining"))["open_requests"] == 1
+    held.may_end.set()
+    assert await caller.read_rest() == LAST
+    assert await serinus.ended() == 0
+    assert json.loads(serinus.said[-1])["cut_requests"] == 0
+    caller.close()
+
+
+async def test_second_signal_ends_it_at_once(serinus, scripted):
+    await serinus.start(ADMIN + config_for((await scripted(Held())).url))
+    caller = await begun(await serinus.serving())
+    serinus.send(signal.SIGTERM)
+    await serinus.until("draining")
+    serinus.send(signal.SIGTERM)
+    assert await serinus.ended() == 0
+    assert json.loads(serinus.said[-1])["cut_requests"] == 1
+    assert await caller.read_rest() == b""
+    caller.close()
+
+
+async def test_drain_has_an_end(serinus, scripted):
+    await serinus.start(ADMIN + "drain_timeout: 0s\n" + config_for((await scripted(Held())).url))
+    caller = await begun(await serinus.serving())
+    serinus.send(signal.SIGTERM)
+    assert await serinus.ended() == 0
+    assert json.loads(serinus.said[-1])["cut_requests"] == 1
+    assert await caller.read_rest() == b""
+    caller.close()
+
+
+# --- not even starting -------------------------------------------------------------------------------------------
+
+
+async def test_invalid_configuration_is_told_whole(serinus):
+    await serinus.start("listen: 8080\nupstreams: {up: {base_url: nonsense}}\npools: {}\nroutes: [{prefix: v1}]\n")
+    assert await serinus.ended() == 1
+    assert [line.removeprefix(f"{serinus.file}:").split(": ")[:2] for line in serinus.said] == [
+        ["1", "listen"],
+        ["2", "upstreams.up.base_url"],
+        ["3", "pools"],
+        ["4", "routes[0]"],
+        ["4", "routes[0].prefix"],
+    ]
+
+
+async def test_absent_configuration_is_named(serinus, tmp_path):
+    await serinus.start("", "--config", str(tmp_path / "absent.yaml"))
+    assert await serinus.ended() == 1
+    assert serinus.said == [f"{tmp_path}/absent.yaml: no such file or directory\n"]
+
+
+async def test_state_of_another_is_left_alone(serinus, tmp_path):
+    with locked(tmp_path / "state"):
+        await serinus.start(ADMIN + config_for(UP, clients=False, keys=False))
+        assert await serinus.ended() == 1
+    assert serinus.said == [
+        "Error: state_dir state is in use by another Serinus: stop it, or give this one a directory of its own\n"
+    ]
+
+
+@pytest.mark.parametrize("which", ["listen: 127.0.0.1:{}", "admin: {{listen: 127.0.0.1:{}}}"])
+async def test_port_that_is_taken_is_named(serinus, which):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        kept = [line for line in ADMIN.splitlines() if not line.startswith(which[:6])]
+        config = "\n".join([*kept, which.format(port), config_for(UP, clients=False, keys=False)])
+        await serinus.start(config)
+        assert await serinus.ended() == 1
+    error = serinus.said[-1]
+    assert error.startswith(f"Error: cannot listen on 127.0.0.1:{port}: ")
+    assert "address already in use" in error
+    assert "Traceback" not in "".join(serinus.said)
+
+
+async def test_unusable_certificate_is_named(serinus, tmp_path):
+    (tmp_path / "pem").write_text("nothing of the kind\n")
+    listen = "listen: [{address: 127.0.0.1:0, tls: {cert: pem, key: pem}}]"
+    await serinus.start(ADMIN.replace("listen: 127.0.0.1:0", listen, 1) + config_for(UP, clients=False, keys=False))
+    assert await serinus.ended() == 1
+    assert serinus.said[-1].startswith("configuration: listen[0].tls: the certificate and key cannot be used together")

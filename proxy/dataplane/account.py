@@ -46,11 +46,18 @@ class Account:
 
     def refused(self, request: Request, error: ProxyError) -> None:
         """A request was answered with an error of our own, before an upstream was picked."""
+        self._refused(request, error.status, "refused", error.code or error.type)
+
+    def _refused(self, request: Request, status: int, outcome: str, reason: str) -> None:
         series = request.candidates[0].own_series if request.candidates else request.snapshot.unrouted_series
-        request.status = error.status
-        series.count(error.status)
+        request.status = status
+        series.count(status)
         if self.access_log is not None:
-            self._log(request, self._clock() - request.received_s, "refused", error.code or error.type)
+            self._log(request, self._clock() - request.received_s, outcome, reason)
+
+    def left(self, request: Request) -> None:
+        """The caller left before its request was whole: nothing was sent upstream."""
+        self._refused(request, CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE.value, "")
 
     def unread(self, status: int) -> None:
         """Something that is no valid request was answered with an error."""

@@ -79,7 +79,9 @@ class AiohttpLane:
         except ProxyError as error:
             keep_alive = self._refuse(caller, parsed, request, error)
         except (ConnectionError, asyncio.CancelledError):
-            raise  # the caller left before its request was whole
+            if request is not None and caller.exchange is None:
+                self._callers.account.left(request)  # before its request was whole
+            raise
         except Exception as error:
             self._callers.log.exception("handler_failed", exc_info=error)
             keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))

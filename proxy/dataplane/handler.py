@@ -14,9 +14,9 @@ from proxy.dataplane.exchange import Exchange, Tools
 from proxy.dataplane.request import Request
 from proxy.model.errors import BadRequest, BodyTooLarge, MethodNotAllowed, ModelForbidden, ModelNotFound, RouteNotFound
 from proxy.policy.fields import Pair, check_inside, origin_form, read_fields
-from proxy.policy.model_field import ModelField, find_model
+from proxy.policy.model_field import ModelField, find_model, model_in_query
 from proxy.state.lease import Lease
-from proxy.state.snapshot import Route, Snapshots
+from proxy.state.snapshot import Client, Route, Snapshots
 
 QUOTED_CHARACTERS = 100
 
@@ -104,6 +104,8 @@ class Handler:
         """The model asked for, where anything hangs on it. Raises BadRequest where it cannot be known for certain."""
         fields, client = request.fields, request.client
         restricted = client is not None and client.models is not None
+        if restricted and b"?" in request.target:
+            self._check_allowed(client, model_in_query(request.target))
         if not restricted and request.candidates[0].model is None and not request.candidates[0].replaces_model:
             return None
         if not body and not more:
@@ -119,12 +121,15 @@ class Handler:
             if name.lower() == b"content-type":
                 content_type = value
         model = find_model(body, content_type)
-        if restricted and client is not None:
+        if restricted:
             if model is None:
                 raise BadRequest("The body must name its model.", param="model")
-            if not client.may_use(model.value):
-                raise ModelForbidden(f"The client {client.name} may not use the model {_quoted(model)}.", param="model")
+            self._check_allowed(client, model.value)
         return model
+
+    def _check_allowed(self, client: Client | None, model: str | None) -> None:
+        if client is not None and model is not None and not client.may_use(model):
+            raise ModelForbidden(f"The client {client.name} may not use the model {_quoted(model)}.", param="model")
 
     def _match(self, request: Request, model: ModelField | None) -> Route:
         """The first candidate whose glob fits. A request that names no model goes where none is asked for."""
@@ -136,7 +141,7 @@ class Handler:
                 return route
         globs = ", ".join(route.model_glob or "*" for route in candidates)
         raise ModelNotFound(
-            f"The model {_quoted(model)} is not served here. The models served are: {globs}.", param="model"
+            f"The model {_quoted(model.value)} is not served here. The models served are: {globs}.", param="model"
         )
 
     def _without_model(self, request: Request) -> Route:
@@ -148,6 +153,6 @@ class Handler:
         return request.candidates[0]
 
 
-def _quoted(model: ModelField) -> str:
+def _quoted(text: str) -> str:
     """A caller's word in our answer: some of it is enough."""
-    return repr(model.value if len(model.value) <= QUOTED_CHARACTERS else model.value[:QUOTED_CHARACTERS] + "…")
+    return repr(text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…")

@@ -8,6 +8,7 @@ there once and plain to see, or the request is refused; and where it is replaced
 import json
 import re
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -36,6 +37,15 @@ def find_model(body: bytes, content_type: bytes) -> ModelField | None:
     if kind == b"multipart/form-data":
         return _in_form(body, parameters)
     return _in_json(body) if not kind or b"json" in kind else None
+
+
+def model_in_query(target: bytes) -> str | None:
+    """The model that a request target names, as those of the Realtime API do. Raises BadRequest for two of them."""
+    query = target.partition(b"?")[2].decode("latin-1")
+    named = [value for name, value in parse_qsl(query, keep_blank_values=True) if name.lower() == "model"]
+    if len(named) > 1:
+        raise BadRequest("The query must name its model once.", param="model")
+    return named[0] if named else None
 
 
 class _Peek(msgspec.Struct):

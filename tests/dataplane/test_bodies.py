@@ -436,6 +436,12 @@ MODEL_ANSWERS: dict[str, tuple[int, bytes]] = {
     "not allowed, and no JSON": (400, by(b"some-key", b"zebra", target=ANY)),
     "not allowed, and of another kind": (400, by(b"some-key", b'{"model":"other"}', target=ANY, fields=TEXT)),
     "not allowed, and compressed": (400, by(b"some-key", b"zebra", target=ANY, fields=GZIP)),
+    "allowed by query": (200, get(b"/any/realtime?model=gpt-4").replace(b"client-key", b"some-key")),
+    "not allowed by query": (403, get(b"/any/realtime?model=claude").replace(b"client-key", b"some-key")),
+    "not allowed by a query in escapes": (403, get(b"/any/x?a&%6dodel=cl%61ude").replace(b"client-key", b"some-key")),
+    "not allowed by query, whatever the body": (403, by(b"some-key", b'{"model":"other"}', target=ANY + b"?model=x")),
+    "two models in the query": (400, get(b"/any/x?model=other&Model=a").replace(b"client-key", b"some-key")),
+    "any query where nothing hangs on it": (200, get(b"/any/x?model=a&model=b").replace(b"client-key", b"all-key")),
     "not allowed in two ways": (400, by(b"some-key", b'{"model":"other","model":"claude"}', target=ANY)),
 }
 

@@ -104,6 +104,21 @@ async def test_caller_that_leaves_before_its_head_is_whole_is_nobodys_request(le
 
 
 @pytest.mark.parametrize("leave", LEAVING)
+async def test_caller_that_leaves_before_its_body_is_whole_is_counted_and_logged(leave, scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await RawCaller.connect(running.port)
+    await caller.send(post(b"x" * 100)[:-50])
+    await running.until(lambda: any(connection.busy for connection in running.serinus.data_plane.callers.open))
+    LEAVING[leave](caller)
+    await running.until_logged()
+    (line,) = running.requests_logged
+    assert (line["status"], line["outcome"], line["client"]) == (499, "client_gone", "tester")
+    assert codes(running) == {"499": 1}
+    assert upstream.connections == 0
+
+
+@pytest.mark.parametrize("leave", LEAVING)
 async def test_caller_that_leaves_while_it_waits_ends_the_upstreams_work(leave, scripted, proxy):
     upstream = await scripted(Directed())
     running = await proxy(config_for(upstream.url))

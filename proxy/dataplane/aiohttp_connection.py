@@ -38,6 +38,9 @@ class Phase(Enum):
     __hash__ = object.__hash__
 
 
+IDLE, HEAD, BODY, EXCHANGE, ENDING = Phase  # an attribute of an Enum costs 70 ns in Python 3.11
+
+
 class AiohttpConnection(RequestHandler):
     """One connection of a caller."""
 
@@ -77,7 +80,7 @@ class AiohttpConnection(RequestHandler):
         self._early_bytes = False  # of a next request, while this one is answered
         self._arrived_bytes = 0  # since the connection was last idle
         self.long_heads = False  # may a head have come that is larger than allowed?
-        self._phase = Phase.IDLE
+        self._phase = IDLE
         self.deadline_s = math.inf
 
     # --- the connection ------------------------------------------------------------------------------------------
@@ -88,7 +91,7 @@ class AiohttpConnection(RequestHandler):
 
     @property
     def busy(self) -> bool:
-        return self._phase in (Phase.BODY, Phase.EXCHANGE)
+        return self._phase in (BODY, EXCHANGE)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -116,23 +119,23 @@ class AiohttpConnection(RequestHandler):
             super().data_received(data)
             return
         phase, before = self._phase, self._request_count
-        if phase is Phase.IDLE:
+        if phase is IDLE:
             self._expect_head()
-        elif phase is Phase.ENDING:
+        elif phase is ENDING:
             return
-        elif phase is Phase.EXCHANGE and self._body_arrived():
+        elif phase is EXCHANGE and self._body_arrived():
             self._early_bytes = True
         self._arrived_bytes += len(data)
         super().data_received(data)
-        if phase is Phase.BODY:
+        if phase is BODY:
             self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
             if self._body_broken():
                 self._interrupt()
-        elif phase is not Phase.EXCHANGE and self._request_count != before:
-            self._phase, self.deadline_s = Phase.EXCHANGE, math.inf  # its handler begins in a moment
+        elif phase is not EXCHANGE and self._request_count != before:
+            self._phase, self.deadline_s = EXCHANGE, math.inf  # its handler begins in a moment
         if self._arrived_bytes > MAX_HEAD_BYTES:
             self.long_heads = True
-            if self._phase is Phase.HEAD and self._arrived_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
+            if self._phase is HEAD and self._arrived_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
                 self._answer_and_close(head_too_large())
 
     def _body_arrived(self) -> bool:
@@ -160,7 +163,7 @@ class AiohttpConnection(RequestHandler):
             self.exchange.resume()
 
     def close_if_idle(self) -> None:
-        if self._phase is Phase.IDLE:
+        if self._phase is IDLE:
             self.force_close()
 
     def cut(self, reason: str) -> None:
@@ -172,7 +175,7 @@ class AiohttpConnection(RequestHandler):
     # --- time ----------------------------------------------------------------------------------------------------
 
     def _expect_head(self) -> None:
-        self._phase = Phase.HEAD
+        self._phase = HEAD
         self._arrived_bytes = 0
         self.deadline_s = self._callers.clock() + self._callers.limits.head_timeout_s
 
@@ -181,11 +184,11 @@ class AiohttpConnection(RequestHandler):
         self.deadline_s = now_s + self._callers.limits.idle_timeout_s
         if self.wire.is_closing():
             self.wire.abort()  # it did not even take what was written before the close
-        elif self._phase is Phase.ENDING:
+        elif self._phase is ENDING:
             self.wire.close()
-        elif self._phase is Phase.HEAD:
+        elif self._phase is HEAD:
             self._answer_and_close(RequestTimeout("The head of the request did not arrive in time."))
-        elif self._phase is Phase.BODY:
+        elif self._phase is BODY:
             self._interrupt()
         else:
             self.close_if_idle()
@@ -203,7 +206,7 @@ class AiohttpConnection(RequestHandler):
         To close with bytes unread is to reset, and the caller might lose the answer. So only our side is closed, and
         for a while what comes is thrown away.
         """
-        self._phase = Phase.ENDING
+        self._phase = ENDING
         self.deadline_s = self._callers.clock() + LINGER_S
         self._force_close = True  # aiohttp reads no further
         if self._waiter is not None:
@@ -226,7 +229,7 @@ class AiohttpConnection(RequestHandler):
 
     def begin(self) -> None:
         """A request's head is complete."""
-        self._phase = Phase.EXCHANGE
+        self._phase = EXCHANGE
         self._early_bytes = False
         self.deadline_s = math.inf
 
@@ -237,7 +240,7 @@ class AiohttpConnection(RequestHandler):
         """
         if self._body_broken():
             raise self._parse_error()
-        self._phase = Phase.BODY
+        self._phase = BODY
         self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
         try:
             async with asyncio.timeout(None) as self._body_wait:
@@ -252,7 +255,7 @@ class AiohttpConnection(RequestHandler):
             raise self._parse_error() from None
         finally:
             self._body_wait = None
-            self._phase = Phase.EXCHANGE
+            self._phase = EXCHANGE
             self.deadline_s = math.inf
 
     def _interrupt(self) -> None:
@@ -281,7 +284,7 @@ class AiohttpConnection(RequestHandler):
         if self._early_bytes:
             self._expect_head()
         else:
-            self._phase = Phase.IDLE
+            self._phase = IDLE
             self.deadline_s = self._callers.clock() + self._callers.limits.idle_timeout_s
 
     def handle_error(

@@ -23,7 +23,7 @@ from proxy.dataplane.request import Request
 from proxy.dataplane.upload import Upload
 from proxy.dataplane.upstream import ConnectionPools, UpstreamConnection
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
-from proxy.model.outcome import Outcome
+from proxy.model.outcome import Outcome, outcome_of
 from proxy.state.lease import Lease
 from proxy.state.snapshot import Member, Route
 
@@ -231,7 +231,7 @@ class Exchange:
                 self._pool.give(connection)
             else:
                 connection.abort()
-        self._end(Outcome.of_status(self._request.status), keep_alive=self._keep_alive and not unsent)
+        self._end(outcome_of(self._request.status), keep_alive=self._keep_alive and not unsent)
 
     def upstream_closed(self, error: Exception | None) -> None:
         """The upstream's connection is gone."""

@@ -12,12 +12,15 @@ class Outcome(Enum):
     STALLED = "stalled"  # an answer begun, then silent for longer than `timeouts.idle`
     TRUNCATED = "truncated"  # an answer begun and cut before its end
 
-    @classmethod
-    def of_status(cls, status: int) -> "Outcome":
-        """How a whole answer with this status counts."""
-        if status == 429:
-            return cls.RATE_LIMITED
-        return cls.OK if status < 500 else cls.UPSTREAM_ERROR
-
     # Identity is enough, and this hash is taken on every request.
     __hash__ = object.__hash__
+
+
+def outcome_of(status: int) -> Outcome:
+    """How a whole answer with this status counts."""
+    if status < 429:
+        return _OK
+    return Outcome.UPSTREAM_ERROR if status >= 500 else Outcome.RATE_LIMITED if status == 429 else _OK
+
+
+_OK = Outcome.OK  # an attribute of an Enum costs 70 ns in Python 3.11

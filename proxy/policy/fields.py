@@ -41,25 +41,26 @@ class Kind(Enum):
     __hash__ = object.__hash__
 
 
+# An attribute of an Enum costs 70 ns in Python 3.11, and some twenty are compared for each request.
+PASS, DROP, HOST, CONNECTION, LENGTH, CODING, EXPECT, CREDENTIAL, REQUEST_ID, VIA, ENCODED = Kind
+
 _BY_NAME = {
-    b"host": Kind.HOST,
-    b"connection": Kind.CONNECTION,
-    b"content-length": Kind.LENGTH,
-    b"transfer-encoding": Kind.CODING,
-    b"expect": Kind.EXPECT,
-    b"x-serinus-key": Kind.CREDENTIAL,
-    b"authorization": Kind.CREDENTIAL,
-    b"x-api-key": Kind.CREDENTIAL,
-    b"api-key": Kind.CREDENTIAL,
-    b"x-request-id": Kind.REQUEST_ID,
-    b"via": Kind.VIA,
-    b"content-encoding": Kind.ENCODED,
+    b"host": HOST,
+    b"connection": CONNECTION,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"expect": EXPECT,
+    b"x-serinus-key": CREDENTIAL,
+    b"authorization": CREDENTIAL,
+    b"x-api-key": CREDENTIAL,
+    b"api-key": CREDENTIAL,
+    b"x-request-id": REQUEST_ID,
+    b"via": VIA,
+    b"content-encoding": ENCODED,
     # RFC 9110 7.6.1, and what RFC 2616 and old proxies called hop-by-hop.
-    **dict.fromkeys(
-        (b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"proxy-authorization"), Kind.DROP
-    ),
+    **dict.fromkeys((b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"proxy-authorization"), DROP),
     # A provider need not know inner addresses; an untrusted caller need not invent them.
-    **dict.fromkeys((b"forwarded", b"x-real-ip"), Kind.DROP),
+    **dict.fromkeys((b"forwarded", b"x-real-ip"), DROP),
 }
 _DROPPED_FAMILIES = (b"x-serinus-", b"x-forwarded-")
 
@@ -85,7 +86,7 @@ def kind_of(name: bytes) -> Kind:
     kind = _known.get(name)
     if kind is None:
         lower = name.lower()
-        kind = _BY_NAME.get(lower) or (Kind.DROP if lower.startswith(_DROPPED_FAMILIES) else Kind.PASS)
+        kind = _BY_NAME.get(lower) or (DROP if lower.startswith(_DROPPED_FAMILIES) else PASS)
         if len(_known) < _KNOWN_MAX and len(name) <= _KNOWN_MAX_BYTES:
             _known[name] = kind
     return kind
@@ -129,18 +130,18 @@ def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> Requ
     known = _known.get
     for pair in pairs:
         kind = known(pair[0]) or kind_of(pair[0])
-        if kind is Kind.PASS:
+        if kind is PASS:
             passed.append(pair)
-        elif kind is Kind.HOST:
+        elif kind is HOST:
             hosts += 1
             check_host(pair[1])
-        elif kind is Kind.LENGTH:
+        elif kind is LENGTH:
             fields.content_length = int(pair[1])
-        elif kind is Kind.CREDENTIAL:
+        elif kind is CREDENTIAL:
             fields.credentials.append((pair[0].lower(), pair[1]))
-        elif kind is Kind.CONNECTION:
+        elif kind is CONNECTION:
             nominated = pair[1] if nominated is None else nominated + b"," + pair[1]
-        elif kind is not Kind.DROP:
+        elif kind is not DROP:
             _read_rare(fields, kind, pair, http11, via_id)
     if hosts != 1 and (http11 or hosts):
         raise MalformedRequest("A request carries exactly one Host field.")
@@ -153,23 +154,23 @@ def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> Requ
 
 def _read_rare(fields: RequestFields, kind: Kind, pair: Pair, http11: bool, via_id: bytes) -> None:
     value = pair[1]
-    if kind is Kind.REQUEST_ID:
+    if kind is REQUEST_ID:
         if _SANE_ID.fullmatch(value):
             fields.request_id = value
-    elif kind is Kind.ENCODED:
+    elif kind is ENCODED:
         fields.encoded = value.strip().lower() != b"identity"
         fields.passed.append(pair)
-    elif kind is Kind.VIA:
+    elif kind is VIA:
         if via_id in value:
             raise LoopDetected(
                 "This request has passed through this proxy before: an upstream's base_url leads back here."
             )
         fields.passed.append(pair)
-    elif kind is Kind.EXPECT:
+    elif kind is EXPECT:
         if value.strip().lower() != b"100-continue":
             raise ExpectationFailed("The only expectation known is 100-continue.")
         fields.expects_continue = http11  # RFC 9110 10.1.1: ignored from an HTTP/1.0 caller
-    elif kind is Kind.CODING:
+    elif kind is CODING:
         _check_coding(fields, value, http11)
 
 

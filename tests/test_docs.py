@@ -1,0 +1,62 @@
+"""What the documents say is there, is there; and what is there, they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.cli import main
+from proxy.model import errors
+from proxy.obs.metrics import Metrics, SeriesLabels
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
+
+
+def exported() -> set[str]:
+    """The names of our metrics, as Prometheus stores them."""
+    metrics = Metrics()
+    metrics.inflight = lambda: [("some", 1)]
+    metrics.series(SeriesLabels("/v1", "pool", "some")).count(200)
+    text, _ = metrics.render("text/plain")
+    families = text_string_to_metric_families(text.decode())
+    named = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    return {name for name in named if name.startswith("serinus_")}
+
+
+def test_every_metric_is_described_and_every_described_metric_is_exported():
+    described = set(re.findall(r"^\| `(serinus_\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    assert described == exported()
+
+
+def test_every_command_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in main.commands if f"serinus {name}" not in readme] == []
+
+
+def test_every_error_code_in_the_readme_is_one_of_ours():
+    ours = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and getattr(kind, "code", None)}
+    listed = re.search(r"`code` that says what was wrong:\n(.*?)\.\n", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert listed is not None
+    assert set(re.findall(r"`(\w+)`", listed[1])) <= ours
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_architecture_names_files_that_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)?\w+\.py)`", text))
+    there = {str(path.relative_to(ROOT / "proxy")) for path in (ROOT / "proxy").rglob("*.py")}
+    there |= {Path(path).name for path in there}
+    assert named - there == set()
+
+
+def test_every_room_is_in_the_architecture():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rooms = [path.parent.name for path in (ROOT / "proxy").glob("*/__init__.py")]
+    assert [room for room in rooms if f"  {room}/" not in text] == []

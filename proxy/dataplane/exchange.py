@@ -7,8 +7,6 @@ to `_end`, which runs once.
 """
 
 import math
-import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +18,7 @@ from proxy.dataplane.framing import AnswerReader
 from proxy.dataplane.heads import answer_head, request_head
 from proxy.dataplane.own_answers import render_for
 from proxy.dataplane.request import Request
+from proxy.dataplane.reset import reset
 from proxy.dataplane.upload import Upload
 from proxy.dataplane.upstream import ConnectionPools, UpstreamConnection
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
@@ -28,7 +27,6 @@ from proxy.state.lease import Lease
 from proxy.state.snapshot import Member, Route
 
 ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but written after it
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,10 +326,7 @@ class Exchange:
         self._drop_connection()
         wire = self._caller.wire
         if outcome is Outcome.CLIENT_GONE or self._ends_with_the_connection():
-            raw = wire.get_extra_info("socket")
-            if raw is not None:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            wire.abort()
+            reset(wire)
         else:
             wire.close()  # after what is still to be written
         self._end(outcome, keep_alive=False, reason=reason)

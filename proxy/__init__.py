@@ -1,3 +1,3 @@
-"""Serinus: a load-balancing reverse proxy for LLM APIs with canary routing."""
+"""Serinus: a load-balancing reverse proxy for LLM APIs."""
 
 __version__ = "0.1.0"

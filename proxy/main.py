@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import secrets
 import signal
 import time
@@ -48,7 +49,8 @@ class Serinus:
         self._tls = [listener_tls(index, listener) for index, listener in enumerate(settings.listen)]
         snapshots = Snapshots(build(settings, self.registry, self.metrics, generation=1))
         self.metrics.generation = 1
-        self.metrics.inflight = lambda: [(name, live.inflight) for name, live in self.registry.upstreams.items()]
+        self.metrics.inflight = self.registry.inflight
+        self.metrics.outcomes = self.registry.outcomes
         downstream = settings.downstream
         limits = Limits(
             head_timeout_s=downstream.head_timeout_s,
@@ -92,14 +94,16 @@ class Serinus:
         cut = self.data_plane.busy
         await self.data_plane.close()
         await self.admin.close()
-        self.log.info("stopped", cut_requests=cut)
+        if self.addresses:
+            self.log.info("stopped", cut_requests=cut)
 
 
 async def _bound(listening: Awaitable[tuple[str, int]], address: str) -> tuple[str, int]:
     try:
         return await listening
     except OSError as error:
-        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from None
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise CannotListen(f"cannot listen on {address}: {reason}") from None
 
 
 async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], None] = lambda: None) -> None:

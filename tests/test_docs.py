@@ -18,6 +18,7 @@ def exported() -> set[str]:
     """The names of our metrics, as Prometheus stores them."""
     metrics = Metrics()
     metrics.inflight = lambda: [("some", 1)]
+    metrics.outcomes = lambda: [("some", "ok", 1)]
     metrics.series(SeriesLabels("/v1", "pool", "some")).count(200)
     text, _ = metrics.render("text/plain")
     families = text_string_to_metric_families(text.decode())
@@ -33,6 +34,13 @@ def test_every_metric_is_described_and_every_described_metric_is_exported():
 def test_every_command_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert [name for name in main.commands if f"serinus {name}" not in readme] == []
+
+
+def test_configuration_in_the_readme_is_the_minimal_example():
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown is not None
+    lines = (ROOT / "config/minimal.yaml").read_text().splitlines()
+    assert shown[1].strip() == "\n".join(line for line in lines if not line.startswith("#")).strip()
 
 
 def test_every_error_code_in_the_readme_is_one_of_ours():

@@ -12,7 +12,7 @@ from proxy.cli.serve import serve
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="serinus")
 def main() -> None:
-    """Serinus: a load-balancing reverse proxy for LLM APIs with canary routing."""
+    """Serinus: a load-balancing reverse proxy for LLM APIs."""
 
 
 for command in (serve, check, schema, demo):

@@ -46,7 +46,7 @@ def check(file: Path, env_file: Path | None, probe: bool, as_json: bool) -> None
         verdict += f" ({counted(len(warnings), 'warning')})"
     failed = [probed for probed in probes if not probed.ok]
     if failed:
-        verdict += f", but {counted(len(failed), 'probe')} of {len(probes)} failed"
+        verdict = f"valid, but {len(failed)} of {counted(len(probes), 'probe')} failed: {verdict.removeprefix('ok: ')}"
     (_print_json if as_json else _print)(problems, warnings, probes, verdict)
     raise SystemExit(1 if problems or failed else 0)
 

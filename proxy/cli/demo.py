@@ -43,6 +43,7 @@ Serinus answers on {url}, out of three simulated upstreams (weights {weights}); 
   from anthropic import Anthropic
   client = Anthropic(base_url="{root}/anthropic", api_key="none")
 
+One of the three fails now and then, as providers do: a 503 once in a while is part of the demo.
 Metrics: {admin}/metrics   Status: {admin}/status   The configuration: {config}
 One line a request follows; Ctrl-C ends.
 """

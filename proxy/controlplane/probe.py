@@ -1,5 +1,6 @@
 """One tiny streamed call to an upstream, as an application would make it: does the key work, does the stream stream?"""
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +70,17 @@ async def probe(
     except TimeoutError:
         return Probed(name, label, ok=False, said=f"no answer within {PROBE_TIMEOUT_S:.0f} s")
     except (aiohttp.ClientError, OSError) as error:
-        return Probed(name, label, ok=False, said=f"no connection ({type(error).__name__})")
+        return Probed(name, label, ok=False, said=f"no connection: {_why(error)}")
+
+
+def _why(error: Exception) -> str:
+    """In the system's words where it has any: aiohttp wraps them."""
+    system = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
+    if isinstance(system, ssl.SSLError):
+        return getattr(system, "verify_message", None) or system.reason or type(system).__name__
+    if isinstance(system, OSError) and system.errno is not None and system.errno > 0:
+        return os.strerror(system.errno).lower()
+    return str(system) or type(system).__name__
 
 
 class _Refused(Exception):
@@ -85,7 +96,7 @@ class _Call:
         self._headers = {"accept-encoding": "identity", **upstream.headers}
         if key is not None:
             self._headers[upstream.auth.header] = upstream.auth.prefix + key.value.reveal()
-        self._anthropic = "anthropic-version" in upstream.headers or upstream.base_url.host.endswith("anthropic.com")
+        self._anthropic = "anthropic-version" in upstream.headers or upstream.auth.header == "x-api-key"
         if self._anthropic:
             self._headers.setdefault("anthropic-version", "2023-06-01")
 

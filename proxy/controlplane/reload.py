@@ -88,5 +88,6 @@ class Reloader:
             name for name in _AT_START_ONLY if getattr(loaded.settings, name) != getattr(self._started_with, name)
         ]
         need_restart = tuple(Settings.model_fields[name].alias or name for name in changed)
-        self._log.info("config_applied", generation=snapshot.generation, warnings=warnings, need_restart=need_restart)
+        say = self._log.warning if need_restart else self._log.info
+        say("config_applied", generation=snapshot.generation, warnings=warnings, need_restart=need_restart)
         return Applied(snapshot.generation, warnings, need_restart)

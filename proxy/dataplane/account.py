@@ -1,5 +1,6 @@
 """What is written down of each request when it has ended: metrics always, an access log line where asked for."""
 
+import re
 from collections.abc import Callable
 
 from proxy.dataplane.request import Request
@@ -31,18 +32,7 @@ class Account:
         if overhead_s is not None:
             series.overhead.observe(overhead_s)
         if self.access_log is not None:
-            times = {"ttfb_ms": _ms(first_byte_s), "overhead_ms": _ms(overhead_s)}
-            key = request.key and request.key.name
-            self._log(
-                request,
-                duration_s,
-                outcome.value,
-                reason,
-                pool=route.pool.name,
-                upstream=upstream.name,
-                key=key,
-                **times,
-            )
+            self._log(request, duration_s, outcome.value, reason)
 
     def refused(self, request: Request, error: ProxyError) -> None:
         """A request was answered with an error of our own, before an upstream was picked."""
@@ -63,23 +53,37 @@ class Account:
         """Something that is no valid request was answered with an error."""
         self._snapshots.current.unrouted_series.count(status)
 
-    def _log(self, request: Request, duration_s: float, outcome: str, reason: str, **more: object) -> None:
+    def _log(self, request: Request, duration_s: float, outcome: str, reason: str) -> None:
         route = request.route or (request.candidates[0] if request.candidates else None)
         assert self.access_log is not None  # noqa: S101 - both callers asked
         self.access_log(
             request_id=request.request_id.decode("ascii"),
+            upstream_request_id=_request_id_in(request.answer_fields),
             peer=request.peer,
             client=request.client and request.client.name,
             method=request.method.decode("ascii"),
             path=request.target.partition(b"?")[0].decode("ascii"),
             route=route and route.label,
+            pool=request.route and request.route.pool.name,
+            upstream=request.member and request.member.upstream.name,
+            key=request.key and request.key.name,
             status=request.status,
             bytes=request.relayed_bytes,
+            ttfb_ms=_ms(request.first_byte_wait_s),
+            overhead_ms=_ms(request.overhead_s),
             duration_ms=_ms(duration_s),
             outcome=outcome,
             reason=reason or None,
-            **more,
         )
+
+
+_REQUEST_ID = re.compile(rb"\r\nx-request-id:[ \t]*([!-~]{1,128})[ \t]*(?:\r|$)", re.IGNORECASE)
+
+
+def _request_id_in(fields: bytes) -> str | None:
+    """The upstream's own id of the exchange: what its support asks for, and what an SDK shows."""
+    found = _REQUEST_ID.search(fields)
+    return None if found is None else found[1].decode("ascii")
 
 
 def _ms(seconds: float | None) -> float | None:

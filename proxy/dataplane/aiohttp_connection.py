@@ -18,7 +18,7 @@ from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
 from proxy.dataplane.parse_errors import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES, as_proxy_error, head_too_large
-from proxy.model.errors import ProxyError, RequestTimeout, Unavailable
+from proxy.model.errors import ProxyError, RequestTimeout, TooManyConnections
 
 # What may arrive for one request beyond sixteen times its body: its head, the framing of chunks, their extensions and
 # trailers. None of it is sent on or kept, so this only has to end what would never end.
@@ -100,7 +100,7 @@ class AiohttpConnection(RequestHandler):
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
         if not self._callers.opened(self):
-            self._answer_and_close(Unavailable("Too many connections are open."))
+            self._answer_and_close(TooManyConnections("Too many connections are open."))
             self.wire.close()  # to linger would be to have one more
 
     def connection_lost(self, exc: BaseException | None) -> None:

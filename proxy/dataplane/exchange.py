@@ -127,13 +127,13 @@ class Exchange:
             length = request.fields.content_length
             body = upload.framed(body)
         head = request_head(request, self._route, self._upstream, length)
+        request.sent_s = self._last_byte_s = now_s = self._tools.clock()
         transport = connection.transport
         if len(body) > ONE_WRITE_BYTES:
             transport.write(head)
             transport.write(body)
         else:
             transport.write(head + body)
-        request.sent_s = self._last_byte_s = now_s = self._tools.clock()
         self.deadline_s = min(now_s + self._upstream.first_byte_timeout_s, self._total_deadline_s)
         if upload is not None:
             upload.begin(transport)
@@ -194,7 +194,7 @@ class Exchange:
         self._relaying = body
         self._body = b""  # no other try can follow, and a stream may last for hours
         self._keep_alive = request.keep_alive and request.http11 and not self._uploading and not caller.draining
-        request.status, request.relayed_bytes = head.status, len(piece)
+        request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
         request.relayed_s = self._tools.clock()
@@ -265,7 +265,7 @@ class Exchange:
     def abort(self, reason: str) -> None:
         """End it now, visibly: the proxy is stopping."""
         if not self.ended:
-            self._cut(Outcome.CLIENT_GONE, reason)
+            self._cut(Outcome.STOPPED, reason)
 
     def expired(self, now_s: float) -> None:
         """The deadline has passed; whether in earnest is seen here, for bytes do not move it as they come."""
@@ -325,7 +325,7 @@ class Exchange:
         """The answer cannot be finished: the caller must see that it is not whole, and gets what there was of it."""
         self._drop_connection()
         wire = self._caller.wire
-        if outcome is Outcome.CLIENT_GONE or self._ends_with_the_connection():
+        if outcome in (Outcome.CLIENT_GONE, Outcome.STOPPED) or self._ends_with_the_connection():
             reset(wire)
         else:
             wire.close()  # after what is still to be written

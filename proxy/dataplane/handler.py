@@ -19,6 +19,9 @@ from proxy.state.lease import Lease
 from proxy.state.snapshot import Client, Route, Snapshots
 
 QUOTED_CHARACTERS = 100
+MODEL_WANTED = (
+    "The body must name its model here, in JSON (content-type: application/json) or in a form (multipart/form-data)."
+)
 
 
 class Handler:
@@ -123,13 +126,13 @@ class Handler:
         model = find_model(body, content_type)
         if restricted:
             if model is None:
-                raise BadRequest("The body must name its model.", param="model")
+                raise BadRequest(MODEL_WANTED, param="model", code="model_required")
             self._check_allowed(client, model.value)
         return model
 
     def _check_allowed(self, client: Client | None, model: str | None) -> None:
         if client is not None and model is not None and not client.may_use(model):
-            raise ModelForbidden(f"The client {client.name} may not use the model {_quoted(model)}.", param="model")
+            raise ModelForbidden(f"The client {client.name!r} may not use the model {_quoted(model)}.", param="model")
 
     def _match(self, request: Request, model: ModelField | None) -> Route:
         """The first candidate whose glob fits. A request that names no model goes where none is asked for."""
@@ -147,9 +150,7 @@ class Handler:
     def _without_model(self, request: Request) -> Route:
         """Every candidate goes by the model. A request without a body (a list of models, say) has none: the first."""
         if request.fields.chunked or request.fields.content_length:
-            raise BadRequest(
-                "The body must name its model: every route that leads from here goes by it.", param="model"
-            )
+            raise BadRequest(MODEL_WANTED, param="model", code="model_required")
         return request.candidates[0]
 
 

@@ -29,6 +29,7 @@ class Request:
 
     # What came of it.
     status: int = 0  # of the answer that the caller got; 0 for none
+    answer_fields: bytes = b""  # of that answer, where an upstream gave it
     relayed_bytes: int = 0  # of the answer's body, as framed
     ready_s: float = 0.0  # all of it that is buffered had arrived
     connecting_s: float = 0.0  # how long a new connection took; 0 where there was an idle one

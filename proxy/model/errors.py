@@ -12,12 +12,15 @@ class ProxyError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
-    code: ClassVar[str | None] = None
+    code: str | None = None
     close: ClassVar[bool] = False  # the connection cannot be trusted, or its request was not read to the end
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
         self.param = param
+        self.code = code or self.code
         self.retry_after_s = retry_after_s
 
 
@@ -122,10 +125,11 @@ class UpstreamCredentialsExhausted(ProxyError):
     code = "upstream_credentials_exhausted"
 
 
-class Unavailable(ProxyError):
+class TooManyConnections(ProxyError):
     status = 503
     type = "overloaded_error"
-    code = "no_upstream_available"
+    code = "too_many_connections"
+    close = True
 
 
 class UpstreamTimeout(ProxyError):

@@ -10,6 +10,7 @@ class Outcome(Enum):
     UPSTREAM_ERROR = "upstream_error"  # no connection, no valid answer, or a 5xx
     TIMEOUT = "timeout"  # no connection or no first byte in time
     STALLED = "stalled"  # an answer begun, then silent for longer than `timeouts.idle`
+    STOPPED = "stopped"  # the proxy itself ended it, as it stopped: counts against nobody
     TRUNCATED = "truncated"  # an answer begun and cut before its end
 
     # Identity is enough, and this hash is taken on every request.

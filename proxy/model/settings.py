@@ -84,7 +84,9 @@ class Admin(Record):
         "127.0.0.1:9090", validate_default=True, description="Host and port. Beyond loopback, tokens are required."
     )
     tokens: tuple[AdminToken, ...] = Field(
-        (), description="Who may use it. None: whoever reaches the listener, which must then be loopback."
+        (),
+        description="Who may use it. None: whoever reaches the listener, which must then be loopback. /livez, "
+        "/readyz and /metrics need none.",
     )
 
 
@@ -223,7 +225,7 @@ class Route(Record):
         "1MiB",
         alias="buffer",
         validate_default=True,
-        description="How much of a request body is kept for another try. A larger one is sent once.",
+        description="How much of a request body is kept before it is sent on; a larger one's rest is streamed.",
     )
 
 

@@ -80,6 +80,7 @@ class Metrics(Collector):
         self.reloads: dict[str, int] = {"applied": 0, "rejected": 0}
         self.generation = 0
         self.inflight: Callable[[], Iterable[tuple[str, int]]] = tuple  # pairs of upstream name and open requests
+        self.outcomes: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # upstream's name, outcome, how many
         self.connections: Callable[[], int] = int  # open connections of callers
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -104,6 +105,10 @@ class Metrics(Collector):
         for name, count in self.inflight():
             inflight.add_metric([name], count)
         yield inflight
+        ended = CounterMetricFamily("serinus_upstream_outcomes", "How exchanges ended", labels=["upstream", "outcome"])
+        for name, outcome, count in self.outcomes():
+            ended.add_metric([name, outcome], count)
+        yield ended
         yield GaugeMetricFamily("serinus_client_connections", "Open connections of callers", value=self.connections())
         yield GaugeMetricFamily(
             "serinus_config_generation", "Number of the configuration in force", value=self.generation

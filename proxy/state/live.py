@@ -39,6 +39,18 @@ class Registry:
         """The live state of the upstream called `name`, begun when it is first asked for."""
         return self.upstreams.get(name) or self.upstreams.setdefault(name, UpstreamLive(name))
 
+    def inflight(self) -> list[tuple[str, int]]:
+        """Open requests, by upstream."""
+        return [(name, live.inflight) for name, live in self.upstreams.items()]
+
+    def outcomes(self) -> list[tuple[str, str, int]]:
+        """How many exchanges of which upstream ended how."""
+        return [
+            (name, outcome.value, count)
+            for name, live in self.upstreams.items()
+            for outcome, count in live.outcomes.items()
+        ]
+
     def forget_except(self, names: frozenset[str]) -> None:
         """Drop the state of upstreams that no configuration names and no request holds any more."""
         for name in self.upstreams.keys() - names:

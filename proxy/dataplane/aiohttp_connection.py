@@ -18,6 +18,7 @@ from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
 from proxy.dataplane.parse_errors import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES, as_proxy_error, head_too_large
+from proxy.dataplane.sockets import hold_little_unsent, reset
 from proxy.model.errors import ProxyError, RequestTimeout, TooManyConnections
 
 # What may arrive for one request beyond sixteen times its body: its head, the framing of chunks, their extensions and
@@ -33,12 +34,13 @@ class Phase(Enum):
     HEAD = auto()  # a request has begun to arrive
     BODY = auto()  # its handler waits for bytes of its body
     EXCHANGE = auto()  # nothing is expected of the caller
+    UNREAD = auto()  # a request waits until the answers before it are taken
     ENDING = auto()  # the last answer is written, and what still arrives is thrown away
 
     __hash__ = object.__hash__
 
 
-IDLE, HEAD, BODY, EXCHANGE, ENDING = Phase  # an attribute of an Enum costs 70 ns in Python 3.11
+IDLE, HEAD, BODY, EXCHANGE, UNREAD, ENDING = Phase  # an attribute of an Enum costs 70 ns in Python 3.11
 
 
 class AiohttpConnection(RequestHandler):
@@ -91,12 +93,14 @@ class AiohttpConnection(RequestHandler):
 
     @property
     def busy(self) -> bool:
-        return self._phase in (BODY, EXCHANGE)
+        """Is something under way, or still to be sent?"""
+        return self._phase is not IDLE or self.wire.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.wire = cast("asyncio.Transport", transport)
         self.wire.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        hold_little_unsent(self.wire)
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
         if not self._callers.opened(self):
@@ -131,7 +135,7 @@ class AiohttpConnection(RequestHandler):
             self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
             if self._body_broken():
                 self._interrupt()
-        elif phase is not EXCHANGE and self._request_count != before:
+        elif phase in (IDLE, HEAD) and self._request_count != before:
             self._phase, self.deadline_s = EXCHANGE, math.inf  # its handler begins in a moment
         if self._arrived_bytes > MAX_HEAD_BYTES:
             self.long_heads = True
@@ -186,6 +190,8 @@ class AiohttpConnection(RequestHandler):
             self.wire.abort()  # it did not even take what was written before the close
         elif self._phase is ENDING:
             self.wire.close()
+        elif self._phase is UNREAD:
+            reset(self.wire)
         elif self._phase is HEAD:
             self._answer_and_close(RequestTimeout("The head of the request did not arrive in time."))
         elif self._phase is BODY:
@@ -207,7 +213,8 @@ class AiohttpConnection(RequestHandler):
         for a while what comes is thrown away.
         """
         self._phase = ENDING
-        self.deadline_s = self._callers.clock() + LINGER_S
+        unsent = self.wire.get_write_buffer_size() > 0
+        self.deadline_s = self._callers.clock() + (self._callers.limits.stall_timeout_s if unsent else LINGER_S)
         self._force_close = True  # aiohttp reads no further
         if self._waiter is not None:
             self._waiter.cancel()
@@ -221,14 +228,23 @@ class AiohttpConnection(RequestHandler):
 
     # --- one request ---------------------------------------------------------------------------------------------
 
+    def _refuse_to_go_on(self) -> None:
+        """Raises ConnectionResetError if the connection was given up meanwhile: ENDING has no way back."""
+        if self._phase is ENDING:
+            raise ConnectionResetError("ended before its request was looked at")
+
     async def earlier_answers_read(self) -> None:
         """Wait until the caller takes what it asked for before. Raises ConnectionError when it never does."""
+        self._refuse_to_go_on()
+        self._phase = UNREAD
+        self.deadline_s = self._callers.clock() + self._callers.limits.stall_timeout_s
         await self._drain_helper()
         if self.wire.is_closing():
             raise ConnectionResetError("closed while it did not read")
 
     def begin(self) -> None:
-        """A request's head is complete."""
+        """A request's head is complete. Raises ConnectionResetError if the connection has been given up meanwhile."""
+        self._refuse_to_go_on()
         self._phase = EXCHANGE
         self._early_bytes = False
         self.deadline_s = math.inf
@@ -291,7 +307,7 @@ class AiohttpConnection(RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """aiohttp could not parse a request, or the handler failed."""
-        if self.wire.is_closing():
+        if self.wire.is_closing() or self._phase is ENDING:
             return ENDS
         if status == 500:
             self._callers.log.error("handler_failed", exc_info=exc)

@@ -78,12 +78,14 @@ class AiohttpLane:
             keep_alive = await self._answer(caller, parsed.content, request)
         except ProxyError as error:
             keep_alive = self._refuse(caller, parsed, request, error)
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             if request is not None and caller.exchange is None:
                 self._callers.account.left(request)  # before its request was whole
             raise
         except Exception as error:
             self._callers.log.exception("handler_failed", exc_info=error)
+            if caller.exchange is not None:
+                caller.cut("the proxy failed; its log says why")
             keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))
         caller.finish()
         if keep_alive and not self._callers.draining:
@@ -102,7 +104,8 @@ class AiohttpLane:
             message.path.encode("utf-8", "surrogateescape"),
             message.raw_headers,
             http11=version.minor == 1,
-            keep_alive=version.minor == 1 and not message.should_close,
+            # What came behind a request for another protocol, the parser may have dropped.
+            keep_alive=version.minor == 1 and not message.should_close and not message.upgrade,
             peer=caller.peer,
         )
 

@@ -26,7 +26,8 @@ def identify(snapshot: Snapshot, fields: RequestFields) -> Client | None:
     for pair in credentials:
         client = snapshot.clients.get(_digest(pair))
         if client is None:
-            others.append(pair)
+            if not _names_a_client(snapshot, pair):
+                others.append(pair)
         else:
             caller = caller or client
     if caller is not None:
@@ -35,6 +36,13 @@ def identify(snapshot: Snapshot, fields: RequestFields) -> Client | None:
     if credentials:
         raise Unauthenticated("Incorrect API key provided: no client of this proxy has it.")
     raise Unauthenticated("No API key provided: send yours as `Authorization: Bearer KEY` or `x-api-key: KEY`.")
+
+
+def _names_a_client(snapshot: Snapshot, pair: Pair) -> bool:
+    """Is a client's key in this field in a form that we do not accept? It must not go further all the same."""
+    value = pair[1]
+    forms = (value.strip(), *value.split(None, 1)[1:])
+    return any(sha256(form.strip()).digest() in snapshot.clients for form in forms if form)
 
 
 def _digest(pair: Pair) -> bytes:

@@ -18,7 +18,7 @@ from proxy.dataplane.framing import AnswerReader
 from proxy.dataplane.heads import answer_head, request_head
 from proxy.dataplane.own_answers import render_for
 from proxy.dataplane.request import Request
-from proxy.dataplane.reset import reset
+from proxy.dataplane.sockets import reset
 from proxy.dataplane.upload import Upload
 from proxy.dataplane.upstream import ConnectionPools, UpstreamConnection
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
@@ -26,6 +26,7 @@ from proxy.model.outcome import Outcome, outcome_of
 from proxy.state.lease import Lease
 from proxy.state.snapshot import Member, Route
 
+STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
 ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but written after it
 
 
@@ -223,6 +224,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         unsent = self._uploading
         if connection is not None:
+            unsent = unsent or connection.transport.get_write_buffer_size() > 0
             if self._stalled_bytes is not None:
                 connection.transport.resume_reading()
             if self._reader.clean and not unsent:
@@ -236,8 +238,9 @@ class Exchange:
         connection, self._connection = self._connection, None
         if self.ended:
             return
-        if self._replayable and not self._reader.begun and connection is not None and connection.uses > 1:
-            # An idle connection that was closed as we wrote to it: nothing was answered, so try once on a fresh one.
+        soon = self._tools.clock() - self._request.sent_s < STALE_WITHIN_S
+        if self._replayable and soon and not self._reader.begun and connection is not None and connection.uses > 1:
+            # An idle connection that was closed as we wrote to it: nothing was done, so try once on a fresh one.
             self._replayable = False
             self.deadline_s = self._total_deadline_s
             self._connect()

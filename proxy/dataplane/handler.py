@@ -100,7 +100,11 @@ class Handler:
             body = model.replaced(body, member.model)
         lease = Lease(upstream.live, None if key is None else key.live)
         exchange = Exchange(self._tools, caller, request, route, member, lease)
-        exchange.start(body, more=more)
+        try:
+            exchange.start(body, more=more)
+        except Exception:
+            exchange.abort("the proxy failed; its log says why")
+            raise
         return exchange
 
     def _model(self, request: Request, body: bytes, more: bool) -> ModelField | None:

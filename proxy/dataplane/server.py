@@ -45,7 +45,16 @@ class DataPlane:
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
         """Serve callers on an address; port 0 lets the system choose. Returns what it became. Raises OSError."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._lane.protocol, host, port, ssl=tls, backlog=BACKLOG)
+        limits = self.callers.limits
+        server = await loop.create_server(
+            self._lane.protocol,
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else limits.head_timeout_s,
+            ssl_shutdown_timeout=None if tls is None else limits.stall_timeout_s,
+        )
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
         return str(bound[0]), int(bound[1])

@@ -58,6 +58,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.received(self._read_into[:nbytes].tobytes())
 
     def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is not None and self.transport.get_write_buffer_size() > 0:
+            self.abort()  # the transport would first wait until all of the request is taken, which may be never
+            exchange.upstream_closed(None)
         return False  # the transport closes, and connection_lost follows
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -88,7 +92,6 @@ class ConnectionPool:
         self.read_into = read_into
         self._idle: list[UpstreamConnection] = []
         self._closed = False
-        self.opened = 0
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -131,8 +134,10 @@ class ConnectionPool:
             exchange.connect_failed("no connection in time", timed_out=True)
         except OSError as error:  # ssl.SSLError and socket.gaierror are among them
             exchange.connect_failed(_reason(error), timed_out=False)
+        except Exception as error:  # a host name that is none, say: the exchange must not wait for ever
+            exchange.connect_failed(type(error).__name__, timed_out=False)
+            raise
         else:
-            self.opened += 1
             connection.uses = 1
             if connection.transport.is_closing():
                 exchange.connect_failed("closed as soon as it was open", timed_out=False)

@@ -140,6 +140,7 @@ class UpstreamTimeout(ProxyError):
 
 class InternalError(ProxyError):
     status = 500
+    close = True
     code = "internal_error"
 
 

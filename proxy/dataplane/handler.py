@@ -14,7 +14,7 @@ from proxy.dataplane.exchange import Exchange, Tools
 from proxy.dataplane.request import Request
 from proxy.model.errors import BadRequest, BodyTooLarge, MethodNotAllowed, ModelForbidden, ModelNotFound, RouteNotFound
 from proxy.policy.fields import Pair, check_inside, origin_form, read_fields
-from proxy.policy.model_field import ModelField, find_model, model_in_query
+from proxy.policy.model_field import ModelField, find_model, model_in_query, models_in_path
 from proxy.state.lease import Lease
 from proxy.state.snapshot import Client, Route, Snapshots
 
@@ -111,8 +111,9 @@ class Handler:
         """The model asked for, where anything hangs on it. Raises BadRequest where it cannot be known for certain."""
         fields, client = request.fields, request.client
         restricted = client is not None and client.models is not None
-        if restricted and b"?" in request.target:
-            self._check_allowed(client, model_in_query(request.target))
+        if restricted:
+            for named in (model_in_query(request.target), *models_in_path(request.target)):
+                self._check_allowed(client, named)
         if not restricted and request.candidates[0].model is None and not request.candidates[0].replaces_model:
             return None
         if not body and not more:
@@ -131,6 +132,8 @@ class Handler:
         if restricted:
             if model is None:
                 raise BadRequest(MODEL_WANTED, param="model", code="model_required")
+            if model.has_fallbacks:
+                raise BadRequest("The body names other models under `models`: not for this client.", param="models")
             self._check_allowed(client, model.value)
         return model
 

@@ -53,7 +53,8 @@ def _is_host(host: str) -> bool:
             return bool(ip_address(host))
         except ValueError:
             return False
-    return bool(_HOST.fullmatch(host))
+    labels = host.removesuffix(".").split(".")
+    return bool(_HOST.fullmatch(host)) and all(0 < len(label) <= 63 for label in labels)  # RFC 1035 section 2.3.4
 
 
 def _bracketed(host: str) -> str:

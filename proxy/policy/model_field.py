@@ -8,7 +8,7 @@ there once and plain to see, or the request is refused; and where it is replaced
 import json
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -23,6 +23,7 @@ class ModelField:
     start: int
     end: int
     quoted: bool
+    has_fallbacks: bool = False  # the body names others beside it
 
     def replaced(self, body: bytes, model: str) -> bytes:
         """The body with `model` in this field's place, every other byte as it was."""
@@ -41,32 +42,44 @@ def find_model(body: bytes, content_type: bytes) -> ModelField | None:
 
 def model_in_query(target: bytes) -> str | None:
     """The model that a request target names, as those of the Realtime API do. Raises BadRequest for two of them."""
-    query = target.partition(b"?")[2].decode("latin-1")
+    query = target.partition(b"?")[2].decode("latin-1").replace(";", "&")  # some take either for a separator
     named = [value for name, value in parse_qsl(query, keep_blank_values=True) if name.lower() == "model"]
     if len(named) > 1:
         raise BadRequest("The query must name its model once.", param="model")
     return named[0] if named else None
 
 
+_NAMING_SEGMENT = re.compile(rb"/(?:deployments|engines)/([^/?]*)|/models/([^/?:]*)(?::|%3a)", re.IGNORECASE)
+
+
+def models_in_path(target: bytes) -> list[str]:
+    """The models that a path names, as Azure's (`/deployments/NAME/…`) and Google's (`/models/NAME:verb`) do."""
+    found = _NAMING_SEGMENT.findall(target.partition(b"?")[0])
+    return [unquote((deployment or model).decode("latin-1")) for deployment, model in found]
+
+
 class _Peek(msgspec.Struct):
     model: msgspec.Raw = msgspec.Raw(b"")
+    models: msgspec.Raw = msgspec.Raw(b"")  # OpenRouter's: others to fall back to
 
 
 _PEEK = msgspec.json.Decoder(_Peek)
 _PLAIN = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
+# The end of a short key with an escape of ASCII in it: it might read `model`. Bounded, for callers write long texts.
+_ESCAPED_KEY = re.compile(rb'\\u00[0-9A-Fa-f]{2}[^"]{0,24}"[ \t\r\n]*:')
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 
 
 def _in_json(body: bytes) -> ModelField | None:
     try:
-        named = bytes(_PEEK.decode(body).model)  # also proves that all of the body is one valid JSON object
+        peek = _PEEK.decode(body)  # also proves that all of the body is one valid JSON object
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The body must be one valid JSON object, for its model decides where it goes.") from None
-    if not named:
+    if not bytes(peek.model):
         return None
     # Nearly always: then it can only be that one. In lower case, for Go's encoding/json takes "Model" for it too.
-    if body.lower().count(b'"model"') == 1 and b"\\u00" not in body:
+    if body.lower().count(b'"model"') == 1 and _ESCAPED_KEY.search(body) is None:
         found = _PLAIN.search(body)
         spans = [] if found is None else [found.span(1)]
     else:
@@ -74,7 +87,7 @@ def _in_json(body: bytes) -> ModelField | None:
     if len(spans) != 1:
         raise BadRequest("The body must name its model exactly once, as a string.", param="model")
     start, end = spans[0]
-    return ModelField(_text(body[start:end]), start, end, quoted=True)
+    return ModelField(_text(body[start:end]), start, end, quoted=True, has_fallbacks=bool(bytes(peek.models)))
 
 
 def _top_level_models(body: bytes) -> list[tuple[int, int]]:

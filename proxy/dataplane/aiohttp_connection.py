@@ -283,12 +283,11 @@ class AiohttpConnection(RequestHandler):
     def exchange_ended(self, *, keep_alive: bool) -> None:
         """The exchange wrote its last byte, or never will."""
         self._interrupt()
-        outcome = self.outcome
-        if not outcome.done():
-            outcome.set_result(keep_alive)
+        if not self.answered.done():
+            self.answered.set_result(keep_alive)
 
     @property
-    def outcome(self) -> asyncio.Future[bool]:
+    def answered(self) -> asyncio.Future[bool]:
         """Done with the exchange's end: may the connection go on?"""
         if self._done is None:
             self._done = self._loop.create_future()

@@ -131,7 +131,7 @@ class AiohttpLane:
             await self._send_rest(
                 caller, content, exchange, exchange.upload, handler.max_body_bytes(request) - len(body)
             )
-        return await caller.outcome
+        return await caller.answered
 
     async def _begin_body(
         self, caller: AiohttpConnection, content: StreamReader, request: Request

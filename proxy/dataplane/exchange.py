@@ -75,14 +75,13 @@ class Exchange:
         self._reader = AnswerReader(head_only=request.method == b"HEAD", http10=not request.http11)
         self._body = b""  # as much of it as was buffered
         self._replayable = True  # that is all of it, and nothing was answered to it yet
-        self._keep_alive = False
+        self._keep_alive = self.ended = False
         self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
         self._connect_began_s = 0.0
         self._last_byte_s = request.ready_s
         self._total_deadline_s = self.deadline_s = request.ready_s + member.upstream.total_timeout_s
         self._relaying: Body | None = None  # the answer's, once its head went to the caller
         self.upload: Upload | None = None
-        self.ended = False
 
     # --- sending -------------------------------------------------------------------------------------------------
 
@@ -125,8 +124,7 @@ class Exchange:
         request, body, upload = self._request, self._body, self.upload
         length: int | None = len(body)
         if upload is not None:
-            length = request.fields.content_length
-            body = upload.framed(body)
+            length, body = request.fields.content_length, upload.framed(body)
         head = request_head(request, self._route, self._upstream, length)
         request.sent_s = self._last_byte_s = now_s = self._tools.clock()
         transport = connection.transport
@@ -152,11 +150,9 @@ class Exchange:
 
     def body_failed(self, error: ProxyError) -> None:
         """The rest of the request's body is bad, too large or too slow: the upstream never sees its end."""
-        if self.ended:
-            return
-        if self._relaying is not None:
+        if not self.ended and self._relaying is not None:
             self._cut(Outcome.CLIENT_GONE, str(error))
-        else:
+        elif not self.ended:
             self._refuse(error, Outcome.CLIENT_GONE, str(error))
 
     @property
@@ -305,15 +301,14 @@ class Exchange:
         if self._relaying is not None:
             self._cut(outcome, reason)
         else:
-            error = UpstreamTimeout(f"Upstream {self._upstream.name} did not answer in time.")
-            self._refuse(error, outcome, reason)
+            self._refuse(UpstreamTimeout(f"Upstream {self._upstream.name} did not answer in time."), outcome, reason)
 
     def _broken(self, reason: str) -> None:
         if self._relaying is not None:
             self._cut(Outcome.TRUNCATED, reason)
         else:
-            error = UpstreamFailed(f"Upstream {self._upstream.name} did not send a valid answer.")
-            self._refuse(error, Outcome.UPSTREAM_ERROR, reason)
+            said = f"Upstream {self._upstream.name} did not send a valid answer."
+            self._refuse(UpstreamFailed(said), Outcome.UPSTREAM_ERROR, reason)
 
     def _refuse(self, error: ProxyError, outcome: Outcome, reason: str) -> None:
         """Nothing of an answer has been sent: send an error of our own."""

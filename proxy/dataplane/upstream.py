@@ -17,7 +17,7 @@ WRITE_HIGH_WATER_BYTES = 64 * 1024
 READ_BYTES = 64 * 1024
 
 
-class Exchange(Protocol):
+class Carried(Protocol):
     """What a connection tells the exchange it carries."""
 
     def connected(self, connection: "UpstreamConnection") -> None: ...
@@ -39,7 +39,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def __init__(self, pool: "ConnectionPool") -> None:
         self._pool = pool
         self._read_into = pool.read_into
-        self.exchange: Exchange | None = None
+        self.exchange: Carried | None = None
         self.idle_since_s = 0.0
         self.uses = 0
 
@@ -115,11 +115,11 @@ class ConnectionPool:
         connection.idle_since_s = self._clock()
         self._idle.append(connection)
 
-    def open(self, exchange: Exchange) -> asyncio.Task[None]:
+    def open(self, exchange: Carried) -> asyncio.Task[None]:
         """Open a connection for `exchange`, which is told of it, or why there is none."""
         return self._tasks.spawn(self._open(exchange))
 
-    async def _open(self, exchange: Exchange) -> None:
+    async def _open(self, exchange: Carried) -> None:
         endpoint = self._endpoint
         try:
             async with asyncio.timeout(endpoint.connect_timeout_s):
@@ -144,7 +144,7 @@ class ConnectionPool:
             else:
                 self._hand_over(connection, exchange)
 
-    def _hand_over(self, connection: UpstreamConnection, exchange: Exchange) -> None:
+    def _hand_over(self, connection: UpstreamConnection, exchange: Carried) -> None:
         try:
             exchange.connected(connection)
         except Exception:

@@ -1,6 +1,7 @@
 """Where to listen, and where an upstream is: parsed once, strictly, so that nobody meets a surprise in them."""
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar, Self
@@ -18,15 +19,16 @@ _PATH = re.compile(r"(/([A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)*")  # R
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class _Text:
+class _Text(ABC):
     """What is written as text in the configuration and read by `parse`."""
 
     __slots__ = ()
     json_schema: ClassVar[dict[str, Any]]
 
     @classmethod
+    @abstractmethod
     def parse(cls, value: object) -> Self:
-        raise NotImplementedError
+        """Reads the text. Raises ValueError, which says what would be right."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -1,7 +1,7 @@
 """The aiohttp lane: aiohttp's low-level `web.Server` reads requests, our own relay answers them.
 
-aiohttp brings the C parser, pipelining, request bodies with backpressure, and the lingering close. It can read every
-request there is, so this lane can serve everything.
+aiohttp brings the C parser, pipelining, and request bodies with backpressure. It can read every request there is, so
+this lane can serve everything.
 """
 
 import asyncio

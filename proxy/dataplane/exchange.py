@@ -218,16 +218,15 @@ class Exchange:
     def _complete(self) -> None:
         """The answer's last byte was written to the caller."""
         connection, self._connection = self._connection, None
-        unsent = self._uploading
         if connection is not None:
-            unsent = unsent or connection.transport.get_write_buffer_size() > 0
+            unsent = self._uploading or connection.transport.get_write_buffer_size() > 0
             if self._stalled_bytes is not None:
                 connection.transport.resume_reading()
             if self._reader.clean and not unsent:
                 self._pool.give(connection)
             else:
                 connection.abort()
-        self._end(outcome_of(self._request.status), keep_alive=self._keep_alive and not unsent)
+        self._end(outcome_of(self._request.status), keep_alive=self._keep_alive and not self._uploading)
 
     def upstream_closed(self, error: Exception | None) -> None:
         """The upstream's connection is gone."""

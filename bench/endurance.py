@@ -13,6 +13,7 @@ import stand
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 6
 REQUESTS, CONNECTIONS = 10_000, 200
 GROWTH_LIMIT_PERCENT = 2.0
+DESCRIPTORS_LIMIT = 10  # more than after the first round: a pool of idle upstream connections may yet fill by a few
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +47,9 @@ async def main() -> bool:
         growth = (sizes_kib[-1] - sizes_kib[0]) / sizes_kib[0] * 100
         print(f"requests: {await proxy.metric('serinus_requests_total'):.0f}, leases still held: {held:.0f}")
         steady = stand.verdict("growth of memory after the first round", growth, GROWTH_LIMIT_PERCENT, "%")
-        return steady and held == 0 and descriptors[-1] <= descriptors[0]
+        more = descriptors[-1] - descriptors[0]
+        closed = stand.verdict("descriptors more than after the first round", more, DESCRIPTORS_LIMIT, "descriptors")
+        return steady and closed and held == 0
 
 
 if __name__ == "__main__":

@@ -3,16 +3,21 @@
 import asyncio
 import os
 import re
+import shutil
+import socket
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-CLIENT_KEY = "bench-client-key"
+CORE_PROXY, CORE_LOAD = 0, 1  # as in peers/compare.py
+PEERS = Path(__file__).parent / "peers"
+CLIENT_KEY = "sk-client-3f9a0b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f1a"  # as the loads in peers/ send it
 CONFIG = """listen: 127.0.0.1:0
-admin: {{listen: 127.0.0.1:0}}
+{lane}admin: {{listen: 127.0.0.1:0}}
 state_dir: {folder}/state
 pre_drain: 0s
 log: {{level: info, access: false}}
@@ -32,6 +37,7 @@ EVENT = b'data: {"choices":[{"index":0,"delta":{"content":" canary"},"finish_rea
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+TICKS_A_S = os.sysconf("SC_CLK_TCK")
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -48,6 +54,11 @@ class Proxy:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208 - a count is enough
+
+    def cpu_s(self) -> tuple[float, float]:
+        """CPU time so far by the kernel's accounting: in user space, in the kernel."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(fields[11]) / TICKS_A_S, int(fields[12]) / TICKS_A_S
 
     async def metric(self, name: str) -> float:
         """The sum of a metric's samples."""
@@ -78,13 +89,52 @@ async def upstream(talk: Talk) -> AsyncIterator[int]:
         server.close()
 
 
+def pinned(core: int) -> tuple[str, ...]:
+    """What to put before a command so that it stays on that core; nothing where there is only one."""
+    return ("taskset", "-c", str(core)) if core < (os.cpu_count() or 1) and shutil.which("taskset") else ()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @asynccontextmanager
-async def proxy(upstream_port: int) -> AsyncIterator[Proxy]:
-    """Start the proxy before that upstream."""
+async def peer(script: str, *arguments: str, core: int) -> AsyncIterator[int]:
+    """Run a server from peers/ on a free port: the mock upstream, for one."""
+    port = _free_port()
+    command = (*pinned(core), sys.executable, str(PEERS / script), str(port), *arguments)
+    process = await asyncio.create_subprocess_exec(*command)
+    try:
+        await _listening(port)
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _listening(port: int, seconds: float = 10) -> None:
+    give_up_s = time.monotonic() + seconds  # noqa: TID251 - a benchmark has the clock
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            if time.monotonic() > give_up_s:  # noqa: TID251
+                sys.exit(f"nothing listens on port {port}")
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def proxy(upstream_port: int, *, fast_lane: bool = True, core: int | None = None) -> AsyncIterator[Proxy]:
+    """Start the proxy before that upstream, on that core if one is said."""
     with tempfile.TemporaryDirectory(prefix="serinus-bench-") as folder:
         path = Path(folder) / "bench.yaml"
-        path.write_text(CONFIG.format(folder=folder, port=upstream_port, key=CLIENT_KEY))
+        lane = "" if fast_lane else "fast_lane: false\n"
+        path.write_text(CONFIG.format(folder=folder, port=upstream_port, key=CLIENT_KEY, lane=lane))
         command = (sys.executable, "-m", "proxy", "serve", "--config", str(path))
+        command = command if core is None else (*pinned(core), *command)
         process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         assert process.stderr is not None
         try:

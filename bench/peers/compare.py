@@ -2,7 +2,8 @@
 """Measure Serinus beside its peers in one run: CPU per request, CPU per streamed event, memory per stream.
 
     python bench/peers/compare.py [--targets nginx,haproxy,caddy,vllm-router,serinus] [--rounds 3] [--split]
-                                  [--only unary|stream] [--access-log] [--serinus "COMMAND"] [--json FILE]
+                                  [--only unary|stream] [--fast-lane on|off|both] [--access-log]
+                                  [--serinus "COMMAND"] [--json FILE]
 
 Every target proxies to the same mock upstream. The target runs on one core, the load and the upstream on the other; the
 targets take turns inside each round, so that a drift of the machine's speed hits all of them. CPU time is read from the
@@ -30,8 +31,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("SERINUS_BENCH_VENV", Path.home() / ".cache/serinus-bench/venv"))
+AIOHTTP_LANE = "serinus-aiohttp-lane"  # a serinus without its fast lane
 UP, TICK = 9001, os.sysconf("SC_CLK_TCK")
-PORTS = {"nginx": 9101, "haproxy": 9102, "caddy": 9106, "vllm-router": 9108, "serinus": 9120}
+PORTS = {"nginx": 9101, "haproxy": 9102, "caddy": 9106, "vllm-router": 9108, "serinus": 9120, AIOHTTP_LANE: 9130}
 CLIENT_KEY = "sk-client-3f9a0b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f1a"
 CORE_TARGET, CORE_LOAD = "0", "1"
 
@@ -86,9 +88,9 @@ CADDY = {
         }
     },
 }
-SERINUS = """listen: 127.0.0.1:9120
-admin: {{listen: 127.0.0.1:9121}}
-state_dir: {d}/state
+SERINUS = """listen: 127.0.0.1:{port}
+{lane}admin: {{listen: 127.0.0.1:{admin_port}}}
+state_dir: {d}/{name}-state
 log: {{level: info, access: {access}}}
 clients:
   - {{name: bench, key: {key}}}
@@ -202,9 +204,25 @@ def start(name, serinus, access):
                 "29109",
             ],
         )
-    config = SERINUS.format(d=WORK, key=CLIENT_KEY, access=str(access).lower())
-    (WORK / "serinus.yaml").write_text(config)
-    return Target(name, [*shlex.split(serinus), "serve", "--config", str(WORK / "serinus.yaml")])
+    config = WORK / f"{name}.yaml"
+    config.write_text(
+        SERINUS.format(
+            d=WORK,
+            name=name,
+            port=PORTS[name],
+            admin_port=PORTS[name] + 1,
+            lane="fast_lane: false\n" if name == AIOHTTP_LANE else "",
+            key=CLIENT_KEY,
+            access=str(access).lower(),
+        )
+    )
+    return Target(name, [*shlex.split(serinus), "serve", "--config", str(config)])
+
+
+def by_lane(names, fast_lane):
+    """The targets, with serinus in the lane or lanes asked for."""
+    lanes = {"on": ["serinus"], "off": [AIOHTTP_LANE], "both": ["serinus", AIOHTTP_LANE]}[fast_lane]
+    return [target for name in names for target in (lanes if name == "serinus" else [name])]
 
 
 def upstream(mode):
@@ -213,7 +231,14 @@ def upstream(mode):
         start_new_session=True,
     )
     time.sleep(1.0)
+    if process.poll() is not None:
+        sys.exit(f"the upstream did not start: is port {UP} taken?")
     return process
+
+
+def percentile_ms(out, percent):
+    number, unit = re.search(rf"(?m)^\s+{percent}%\s+([\d.]+)(us|ms|s)$", out).groups()
+    return float(number) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
 
 
 def unary(target, connections, seconds):
@@ -242,8 +267,8 @@ def unary(target, connections, seconds):
     return {
         "cpu_us": cpu / max(done, 1) * 1e6,
         "rps": done / seconds,
-        "p50": re.search(r"(?m)^\s+50%\s+(\S+)", out).group(1),
-        "p99": re.search(r"(?m)^\s+99%\s+(\S+)", out).group(1),
+        "p50_ms": percentile_ms(out, 50),
+        "p99_ms": percentile_ms(out, 99),
         "bad": int(bad.group(1)) if bad else 0,
     }
 
@@ -314,6 +339,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--fast-lane", choices=("on", "off", "both"), default="on", help="serinus' own setting")
     parser.add_argument("--access-log", action="store_true", help="leave serinus' access log on")
     parser.add_argument(
         "--split", action="store_true", help="unary requests in two writes, head then body, as the SDKs send them"
@@ -321,7 +347,7 @@ def main():
     parser.add_argument("--only", choices=("unary", "stream"))
     parser.add_argument("--json")
     args = parser.parse_args()
-    names = args.targets.split(",")
+    names = by_lane(args.targets.split(","), args.fast_lane)
     WORK = Path(tempfile.mkdtemp(prefix="serinus-bench-"))
     (WORK / "b").mkdir()
     report, wrong = {}, []
@@ -331,9 +357,9 @@ def main():
         mock = upstream(mode)
         targets = []
         try:
-            targets = [start(name, args.serinus, args.access_log) for name in names]
-            for target in targets:
-                target.wait_ready()
+            for name in names:
+                targets.append(start(name, args.serinus, args.access_log))
+                targets[-1].wait_ready()
             runs = {name: [] for name in names}
             for _ in range(args.rounds):
                 for target in targets:
@@ -348,15 +374,7 @@ def main():
             mock.terminate()
             mock.wait()
         report[mode] = {
-            name: {
-                key: (
-                    statistics.median([r[key] for r in rows])
-                    if isinstance(rows[0][key], (int, float))
-                    else rows[len(rows) // 2][key]
-                )
-                for key in rows[0]
-            }
-            for name, rows in runs.items()
+            name: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for name, rows in runs.items()
         }
         if mode == "stream":
             for name, rows in runs.items():
@@ -376,11 +394,11 @@ def main():
                 if peer in report[mode]
             )
             rest = " ".join(
-                f"{key}={value:.1f}" if isinstance(value, float) else f"{key}={value}"
+                f"{key}={value:.2f}" if isinstance(value, float) else f"{key}={value}"
                 for key, value in row.items()
                 if key != "cpu_us"
             )
-            print(f"  {name:12s} cpu/{unit}={row['cpu_us']:7.1f}us  {ratios}  {rest}")
+            print(f"  {name:20s} cpu/{unit}={row['cpu_us']:7.1f}us  {ratios}  {rest}")
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=1))
     shutil.rmtree(WORK, ignore_errors=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A mock LLM upstream on uvloop: upstream.py PORT unary|stream (200 SSE events 20 ms apart per request)."""
+"""A mock LLM upstream on uvloop: upstream.py PORT unary|stream [EVENTS [GAP_MS]] (200 SSE events, 20 ms apart)."""
 
 import asyncio
 import re
@@ -19,7 +19,9 @@ JSON = (
 )
 UNARY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(JSON), JSON)
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-PORT, STREAM, EVENTS, GAP_S = int(sys.argv[1]), sys.argv[2] == "stream", 200, 0.020
+PORT, STREAM = int(sys.argv[1]), sys.argv[2] == "stream"
+EVENTS = int(sys.argv[3]) if len(sys.argv) > 3 else 200
+GAP_S = float(sys.argv[4]) / 1000 if len(sys.argv) > 4 else 0.020
 
 
 class Upstream(asyncio.Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import random
 import secrets
 import signal
 import time
@@ -60,7 +61,9 @@ class Serinus:
             max_connections=downstream.max_connections,
         )
         access = access_log(log) if settings.log.access else None
-        self.data_plane = DataPlane(snapshots, limits, clock, log, access, id_prefix=secrets.token_hex(6))
+        self.data_plane = DataPlane(
+            snapshots, limits, clock, log, access, dice=random.getrandbits, id_prefix=secrets.token_hex(6)
+        )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self.reloader = Reloader(path, environ, settings, self.registry, self.metrics, self.data_plane.swap, log)
         self.ready = False

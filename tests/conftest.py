@@ -30,12 +30,18 @@ async def scripted() -> AsyncIterator[Callable[[Script], "asyncio.Future[Scripte
 
 
 @pytest.fixture
-async def proxy() -> AsyncIterator[Callable[..., "asyncio.Future[RunningProxy]"]]:
+def fast_lane() -> bool:
+    """Whether the proxies of a test have their fast lane; where it matters, a test runs both ways."""
+    return True
+
+
+@pytest.fixture
+async def proxy(fast_lane: bool) -> AsyncIterator[Callable[..., "asyncio.Future[RunningProxy]"]]:
     """Starts proxies: `running = await proxy(config_text)`. Each must end with no lease, task or exchange left."""
     started: list[RunningProxy] = []
 
     async def start(config: str, **options: object) -> RunningProxy:
-        running = await start_proxy(config, **options)
+        running = await start_proxy(config, fast_lane=fast_lane, **options)
         started.append(running)
         return running
 

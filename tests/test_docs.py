@@ -61,6 +61,7 @@ def test_architecture_names_files_that_exist():
     named = set(re.findall(r"`((?:\w+/)?\w+\.py)`", text))
     there = {str(path.relative_to(ROOT / "proxy")) for path in (ROOT / "proxy").rglob("*.py")}
     there |= {Path(path).name for path in there}
+    there |= {path.name for path in (ROOT / "tests").rglob("*.py")}
     assert named - there == set()
 
 

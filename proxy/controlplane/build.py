@@ -14,6 +14,7 @@ from proxy.model import settings as s
 from proxy.model.secret import Secret
 from proxy.obs.metrics import Metrics, SeriesLabels
 from proxy.policy.balance import SmoothRoundRobin
+from proxy.policy.cors import Cors
 from proxy.state.live import Registry
 from proxy.state.snapshot import Client, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
 
@@ -37,7 +38,15 @@ def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation
         routes=tuple(_route(route, pools, metrics) for route in settings.routes),
         upstreams=upstreams,
         unrouted_series=metrics.series(SeriesLabels()),
+        fast_lane=settings.fast_lane,
+        cors=_cors(settings.cors),
     )
+
+
+def _cors(cors: s.Cors | None) -> Cors | None:
+    if cors is None:
+        return None
+    return Cors(frozenset(origin.encode() for origin in cors.origins), any_origin="*" in cors.origins)
 
 
 def prove(settings: s.Settings) -> None:
@@ -106,6 +115,8 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
         first_byte_timeout_s=_limit(timeouts.first_byte_s),
         idle_timeout_s=_limit(timeouts.idle_s),
         total_timeout_s=_limit(timeouts.total_s),
+        websocket_idle_s=_limit(upstream.websocket.idle_s),
+        tcp_keepalive_s=upstream.websocket.tcp_keepalive_s,
         live=live,
     )
 
@@ -140,6 +151,7 @@ def _endpoint(name: str, upstream: s.Upstream, problems: list[Problem]) -> Endpo
         connect_timeout_s=upstream.timeouts.connect_s,
         max_idle=upstream.keepalive.max_idle,
         idle_timeout_s=upstream.keepalive.idle_timeout_s,
+        min_idle=upstream.keepalive.min_idle,
     )
 
 
@@ -169,7 +181,9 @@ def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream]) -> Pool:
         upstream = upstreams[member.upstream]
         key = next((key for key in upstream.keys if key.name == member.key), None)
         members.append(Member(upstream, member.model, key))
-    return Pool(name, tuple(members), SmoothRoundRobin([member.weight for member in pool.members]))
+    weights = [member.weight for member in pool.members]
+    first = next(member for member, weight in zip(members, weights, strict=True) if weight)
+    return Pool(name, tuple(members), SmoothRoundRobin(weights), first)
 
 
 def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:

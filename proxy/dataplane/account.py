@@ -36,33 +36,40 @@ class Account:
 
     def refused(self, request: Request, error: ProxyError) -> None:
         """A request was answered with an error of our own, before an upstream was picked."""
-        self._refused(request, error.status, "refused", error.code or error.type)
+        self._here(request, error.status, "refused", error.code or error.type)
 
-    def _refused(self, request: Request, status: int, outcome: str, reason: str) -> None:
-        series = request.candidates[0].own_series if request.candidates else request.snapshot.unrouted_series
+    def _here(self, request: Request, status: int, outcome: str, reason: str) -> None:
+        candidates = request.head.candidates
+        series = candidates[0].own_series if candidates else request.head.snapshot.unrouted_series
         request.status = status
         series.count(status)
         if self.access_log is not None:
             self._log(request, self._clock() - request.received_s, outcome, reason)
 
+    def answered(self, request: Request, status: int) -> None:
+        """A request of a route was answered here."""
+        self._here(request, status, Outcome.OK.value, "")
+
     def left(self, request: Request) -> None:
         """The caller left before its request was whole: nothing was sent upstream."""
-        self._refused(request, CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE.value, "")
+        self._here(request, CLIENT_CLOSED_REQUEST, Outcome.CLIENT_GONE.value, "")
 
     def unread(self, status: int) -> None:
         """Something that is no valid request was answered with an error."""
         self._snapshots.current.unrouted_series.count(status)
 
     def _log(self, request: Request, duration_s: float, outcome: str, reason: str) -> None:
-        route = request.route or (request.candidates[0] if request.candidates else None)
+        head = request.head
+        route = request.route or (head.candidates[0] if head.candidates else None)
         assert self.access_log is not None  # noqa: S101 - both callers asked
         self.access_log(
             request_id=request.request_id.decode("ascii"),
+            trace_id=request.traceparent[3:35].decode("ascii"),
             upstream_request_id=_request_id_in(request.answer_fields),
             peer=request.peer,
-            client=request.client and request.client.name,
-            method=request.method.decode("ascii"),
-            path=request.target.partition(b"?")[0].decode("ascii"),
+            client=head.client and head.client.name,
+            method=head.method.decode("ascii"),
+            path=head.target.partition(b"?")[0].decode("ascii"),
             route=route and route.label,
             pool=request.route and request.route.pool.name,
             upstream=request.member and request.member.upstream.name,

@@ -18,14 +18,14 @@ from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
 from proxy.dataplane.parse_errors import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES, as_proxy_error, head_too_large
-from proxy.dataplane.sockets import hold_little_unsent, reset
+from proxy.dataplane.sockets import accepted, reset
+from proxy.dataplane.tunnel import Tunnel
 from proxy.model.errors import ProxyError, RequestTimeout, TooManyConnections
 
 # What may arrive for one request beyond sixteen times its body: its head, the framing of chunks, their extensions and
 # trailers. None of it is sent on or kept, so this only has to end what would never end.
 MAX_OVERHEAD_BYTES = 64 * 1024
 LINGER_S = 5.0  # how long the rest of a refused request is read and thrown away, so that its answer arrives
-WRITE_HIGH_WATER_BYTES = 64 * 1024  # what a caller may leave unread before its upstream is paused
 _NEVER_S = 10 * 365 * 86400.0  # aiohttp's own timer, out of the way
 
 
@@ -53,10 +53,12 @@ class AiohttpConnection(RequestHandler):
         "_done",
         "_early_bytes",
         "_phase",
+        "_waiting_since_s",
         "deadline_s",
         "exchange",
         "long_heads",
         "peer",
+        "tunnel",
         "wire",
     )
 
@@ -77,11 +79,13 @@ class AiohttpConnection(RequestHandler):
         )
         self._callers = callers
         self.exchange: Exchange | None = None
+        self.tunnel: Tunnel | None = None
         self._done: asyncio.Future[bool] | None = None
         self._body_wait: asyncio.Timeout | None = None
         self._early_bytes = False  # of a next request, while this one is answered
         self._arrived_bytes = 0  # since the connection was last idle
         self.long_heads = False  # may a head have come that is larger than allowed?
+        self._waiting_since_s = 0.0  # for more of a request, in the lane that had the connection before
         self._phase = IDLE
         self.deadline_s = math.inf
 
@@ -98,14 +102,26 @@ class AiohttpConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.wire = cast("asyncio.Transport", transport)
-        self.wire.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
-        hold_little_unsent(self.wire)
-        peer = transport.get_extra_info("peername")
-        self.peer = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.wire, self.peer = accepted(transport)
         if not self._callers.opened(self):
             self._answer_and_close(TooManyConnections("Too many connections are open."))
             self.wire.close()  # to linger would be to have one more
+
+    def take_over(
+        self, wire: asyncio.Transport, data: bytes, *, writing_paused: bool, waiting_since_s: float = 0.0
+    ) -> None:
+        """Go on with a connection of the fast lane, and with `data`, which it has received.
+
+        `waiting_since_s`: since when a part of a request was waited for, if one was.
+        """
+        self.connection_made(wire)
+        if writing_paused:
+            self.pause_writing()
+        if data:
+            self.data_received(data)
+        self._waiting_since_s = waiting_since_s
+        if waiting_since_s and self._phase is HEAD:
+            self.deadline_s = waiting_since_s + self._callers.limits.head_timeout_s
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._callers.closed(self)
@@ -122,6 +138,9 @@ class AiohttpConnection(RequestHandler):
         if not data:  # aiohttp, to go on with what it holds
             super().data_received(data)
             return
+        if self.tunnel is not None:
+            self.tunnel.from_caller(data)
+            return
         phase, before = self._phase, self._request_count
         if phase is IDLE:
             self._expect_head()
@@ -130,6 +149,7 @@ class AiohttpConnection(RequestHandler):
         elif phase is EXCHANGE and self._body_arrived():
             self._early_bytes = True
         self._arrived_bytes += len(data)
+        self._waiting_since_s = 0.0
         super().data_received(data)
         if phase is BODY:
             self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
@@ -141,6 +161,9 @@ class AiohttpConnection(RequestHandler):
             self.long_heads = True
             if self._phase is HEAD and self._arrived_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
                 self._answer_and_close(head_too_large())
+
+    def eof_received(self) -> bool:  # type: ignore[override] # True keeps our side open
+        return self.tunnel is not None and self.tunnel.caller_eof()
 
     def _body_arrived(self) -> bool:
         return self._current_request is None or self._current_request.content.is_eof()
@@ -249,6 +272,14 @@ class AiohttpConnection(RequestHandler):
         self._early_bytes = False
         self.deadline_s = math.inf
 
+    def begin_tunnel(self, tunnel: Tunnel) -> None:
+        """From now on what comes is the tunnel's, and so is what aiohttp kept of it."""
+        self.tunnel = tunnel
+        early, self._message_tail = self._message_tail, b""
+        if early:
+            tunnel.from_caller(early)
+            self.wire.resume_reading()  # aiohttp may have paused it
+
     async def read_body(self, content: StreamReader) -> bytes:
         """Some more of the body; b"" at its end, or when the exchange has ended meanwhile.
 
@@ -257,7 +288,8 @@ class AiohttpConnection(RequestHandler):
         if self._body_broken():
             raise self._parse_error()
         self._phase = BODY
-        self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
+        since_s = self._waiting_since_s or self._callers.clock()
+        self.deadline_s = since_s + self._callers.limits.body_timeout_s
         try:
             async with asyncio.timeout(None) as self._body_wait:
                 return await content.readany()

@@ -14,9 +14,11 @@ from proxy.dataplane.answered import ENDS, GOES_ON
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.handler import Handler
-from proxy.dataplane.own_answers import alive, render, render_for
+from proxy.dataplane.local_answers import LocalAnswers
+from proxy.dataplane.own_answers import render, render_for
 from proxy.dataplane.parse_errors import MAX_HEAD_BYTES, head_too_large
 from proxy.dataplane.request import Request
+from proxy.dataplane.tunnel import Tunnel
 from proxy.dataplane.upload import Upload
 from proxy.model.errors import BodyTooLarge, InternalError, ProxyError, VersionNotSupported
 
@@ -52,10 +54,10 @@ class Parsed:
 class AiohttpLane:
     """Serves callers' connections through aiohttp."""
 
-    def __init__(self, handler: Handler, callers: Callers) -> None:
+    def __init__(self, handler: Handler, local: LocalAnswers, callers: Callers) -> None:
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise NoCParser("aiohttp was installed without its C parser: install it from a wheel for this platform")
-        self._handler, self._callers = handler, callers
+        self._handler, self._local, self._callers = handler, local, callers
         self._server = web.Server(self._handle, request_factory=Parsed)  # type: ignore[arg-type]
 
     def protocol(self) -> AiohttpConnection:
@@ -111,35 +113,40 @@ class AiohttpLane:
 
     async def _answer(self, caller: AiohttpConnection, content: StreamReader, request: Request) -> bool:
         """Walk the request to its answer's last byte. Returns whether the connection may go on."""
-        handler = self._handler
-        if request.target == b"/livez" and request.method in (b"GET", b"HEAD") and not request.fields.has_body:
-            keep_alive = request.keep_alive and not self._callers.draining
-            caller.wire.write(alive(close=not keep_alive, head_only=request.method == b"HEAD"))
+        handler, head = self._handler, request.head
+        if head.local is None:
+            handler.admit(request)
+        if head.local is not None:
+            keep_alive = head.keep_alive and not self._callers.draining and not request.has_body
+            answer = await self._local.answer(request, close=not keep_alive)
+            if not caller.wire.is_closing():
+                caller.wire.write(answer)
             return keep_alive
-        handler.admit(request)
         body, more = b"", False
-        if request.fields.has_body:
+        if request.has_body:
             if content.is_eof():
                 body = content.read_nowait()
             else:
                 body, more = await self._begin_body(caller, content, request)
         exchange = handler.dispatch(request, caller, body, more=more)
         caller.exchange = exchange
+        if isinstance(exchange, Tunnel):
+            caller.begin_tunnel(exchange)
         if caller.wire.is_closing():
             exchange.caller_gone()
         elif exchange.upload is not None:
-            await self._send_rest(
-                caller, content, exchange, exchange.upload, handler.max_body_bytes(request) - len(body)
-            )
+            assert request.route is not None  # noqa: S101 - dispatch has found it
+            left_bytes = request.route.max_body_bytes - len(body)
+            await self._send_rest(caller, content, exchange, exchange.upload, left_bytes)
         return await caller.answered
 
     async def _begin_body(
         self, caller: AiohttpConnection, content: StreamReader, request: Request
     ) -> tuple[bytes, bool]:
         """The body as far as the buffer goes, and whether there is more of it."""
-        if request.fields.expects_continue:
+        if request.head.fields.expects_continue:
             caller.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        limit_bytes = min(self._handler.buffer_bytes(request), self._handler.max_body_bytes(request))
+        limit_bytes = min(request.head.buffer_bytes, request.head.max_body_bytes)
         pieces, size = [], 0
         while size <= limit_bytes and not content.at_eof():
             piece = await caller.read_body(content)
@@ -173,7 +180,7 @@ class AiohttpLane:
     def _refuse(self, caller: AiohttpConnection, parsed: Parsed, request: Request | None, error: ProxyError) -> bool:
         """Answer with an error of our own. Returns whether the connection may go on."""
         unread = not parsed.content.is_eof()
-        close = error.close or self._callers.draining or unread or request is None or not request.keep_alive
+        close = error.close or self._callers.draining or unread or request is None or not request.head.keep_alive
         if request is None:
             answer = render(
                 error, anthropic=False, request_id=b"", close=True, head_only=parsed.message.method == "HEAD"

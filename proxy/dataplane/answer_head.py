@@ -20,7 +20,7 @@ _FIELD = re.compile(
 )
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade"))
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
-_NEVER_NOMINATED = _FRAMING | {b"content-type", b"set-cookie", b"", b"close", b"keep-alive"}
+_NEVER_NOMINATED = _FRAMING | {b"content-type", b"set-cookie", b"upgrade", b"", b"close", b"keep-alive"}
 _MAX_LENGTH_DIGITS = 18  # what fits into 63 bits whatever the digits: callers read a length into those
 
 
@@ -45,8 +45,6 @@ def read_status_line(line: bytes) -> tuple[bool, int, bytes]:
     if match is None:
         raise BadAnswer("a status line that is not HTTP/1.0 or 1.1 with a status from 100 to 599")
     minor, status, reason = match.groups(b"")
-    if status == b"101":
-        raise BadAnswer("a change of protocol nobody asked for")
     return minor == b"1", int(status), reason
 
 

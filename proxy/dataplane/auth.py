@@ -7,19 +7,19 @@ from proxy.policy.fields import Pair, RequestFields
 from proxy.state.snapshot import Client, Snapshot
 
 # A caller that brings a provider's credential of its own says who it is in the first of these.
-_ORDER = {b"x-serinus-key": 0, b"authorization": 1, b"x-api-key": 2, b"api-key": 3}
+_ORDER = {b"x-serinus-key": 0, b"authorization": 1, b"x-api-key": 2, b"api-key": 3, b"sec-websocket-protocol": 4}
 
 
-def identify(snapshot: Snapshot, fields: RequestFields) -> Client | None:
-    """The client whose key the request carries; None where no clients are configured. Raises Unauthenticated.
+def identify(snapshot: Snapshot, fields: RequestFields) -> tuple[Client | None, list[Pair]]:
+    """The client whose key the request carries (None where no clients are configured), and the other credentials.
 
     A key is found by its whole SHA-256, so neither the lookup nor its timing says anything about a key that is nearly
-    right. Every field with a client's key is taken out of `fields.credentials`: some callers send theirs in two, and no
-    provider is to see it.
+    right. No field with a client's key is among the others: some callers send theirs in two, and no provider is to see
+    it. Raises Unauthenticated.
     """
-    if not snapshot.clients:
-        return None
     credentials = fields.credentials
+    if not snapshot.clients:
+        return None, credentials
     if len(credentials) > 1:
         credentials = sorted(credentials, key=lambda pair: _ORDER[pair[0]])
     caller, others = None, []
@@ -31,8 +31,7 @@ def identify(snapshot: Snapshot, fields: RequestFields) -> Client | None:
         else:
             caller = caller or client
     if caller is not None:
-        fields.credentials = others
-        return caller
+        return caller, others
     if credentials:
         raise Unauthenticated("Incorrect API key provided: no client of this proxy has it.")
     raise Unauthenticated("No API key provided: send yours as `Authorization: Bearer KEY` or `x-api-key: KEY`.")

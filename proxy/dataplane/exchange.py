@@ -7,20 +7,17 @@ to `_end`, which runs once.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from proxy.dataplane.account import Account
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.callers import Caller
-from proxy.dataplane.deadlines import Watch
 from proxy.dataplane.framing import AnswerReader
 from proxy.dataplane.heads import answer_head, request_head
 from proxy.dataplane.own_answers import render_for
 from proxy.dataplane.request import Request
 from proxy.dataplane.sockets import reset
+from proxy.dataplane.tools import Tools
 from proxy.dataplane.upload import Upload
-from proxy.dataplane.upstream import ConnectionPools, UpstreamConnection
+from proxy.dataplane.upstream import UpstreamConnection
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
 from proxy.model.outcome import Outcome, outcome_of
 from proxy.state.lease import Lease
@@ -28,17 +25,6 @@ from proxy.state.snapshot import Member, Route
 
 STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
 ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but written after it
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What all exchanges share."""
-
-    clock: Callable[[], float]
-    pools: ConnectionPools
-    watch: Watch
-    account: Account
-    stall_timeout_s: float
 
 
 class Exchange:
@@ -72,7 +58,8 @@ class Exchange:
         self._route, self._upstream = route, member.upstream
         self._pool = tools.pools.of(member.upstream)
         self._connection: UpstreamConnection | None = None
-        self._reader = AnswerReader(head_only=request.method == b"HEAD", http10=not request.http11)
+        head = request.head
+        self._reader = AnswerReader(head_only=head.method == b"HEAD", http10=not head.http11, websocket=head.websocket)
         self._body = b""  # as much of it as was buffered
         self._replayable = True  # that is all of it, and nothing was answered to it yet
         self._keep_alive = self.ended = False
@@ -90,7 +77,7 @@ class Exchange:
         self._body = body
         if more:
             self._replayable = False
-            self.upload = Upload(chunked=self._request.fields.chunked)
+            self.upload = Upload(chunked=self._request.head.fields.chunked)
         self._tools.watch.add(self)
         connection = None if more else self._pool.take()  # a body that cannot be sent twice meets no stale connection
         if connection is None:
@@ -124,7 +111,7 @@ class Exchange:
         request, body, upload = self._request, self._body, self.upload
         length: int | None = len(body)
         if upload is not None:
-            length, body = request.fields.content_length, upload.framed(body)
+            length, body = request.content_length, upload.framed(body)
         head = request_head(request, self._route, self._upstream, length)
         request.sent_s = self._last_byte_s = now_s = self._tools.clock()
         transport = connection.transport
@@ -190,7 +177,7 @@ class Exchange:
             return
         self._relaying = body
         self._body = b""  # no other try can follow, and a stream may last for hours
-        self._keep_alive = request.keep_alive and request.http11 and not self._uploading and not caller.draining
+        self._keep_alive = request.head.keep_alive and not self._uploading and not caller.draining
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
@@ -227,6 +214,10 @@ class Exchange:
             else:
                 connection.abort()
         self._end(outcome_of(self._request.status), keep_alive=self._keep_alive and not self._uploading)
+
+    def upstream_eof(self) -> bool:
+        """An answer's end by close is the end of its connection."""
+        return False
 
     def upstream_closed(self, error: Exception | None) -> None:
         """The upstream's connection is gone."""
@@ -313,7 +304,7 @@ class Exchange:
         """Nothing of an answer has been sent: send an error of our own."""
         self._drop_connection()
         request, caller = self._request, self._caller
-        keep_alive = request.keep_alive and not error.close and not self._uploading and not caller.draining
+        keep_alive = request.head.keep_alive and not error.close and not self._uploading and not caller.draining
         caller.wire.write(render_for(request, error, close=not keep_alive))
         request.status = error.status
         self._end(outcome, keep_alive=keep_alive, reason=reason)
@@ -331,7 +322,7 @@ class Exchange:
     def _ends_with_the_connection(self) -> bool:
         """Is the end of the connection the end of the body to this caller? Then only a reset shows that it was cut."""
         head = self._reader.head
-        return not self._request.http11 and head is not None and head.content_length is None
+        return not self._request.head.http11 and head is not None and head.content_length is None
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

@@ -21,14 +21,15 @@ MAX_INTERIM_ANSWERS = 10
 class AnswerReader:
     """Reads one answer to one request. Feed it what the connection receives until `done`.
 
-    `head_only`: the request was a HEAD. `http10`: the caller speaks HTTP/1.0 and cannot read chunks.
+    `head_only`: the request was a HEAD. `http10`: the caller speaks HTTP/1.0 and cannot read chunks. `websocket`: the
+    request asked for a tunnel.
     Raises BadAnswer; before `head` is set nothing has been handed on, so another try is possible.
     """
 
-    __slots__ = ("_buffer", "_head_only", "_http10", "_interim", "_scanned", "body", "head", "reusable")
+    __slots__ = ("_buffer", "_head_only", "_http10", "_interim", "_scanned", "_websocket", "body", "head", "reusable")
 
-    def __init__(self, *, head_only: bool = False, http10: bool = False) -> None:
-        self._head_only, self._http10 = head_only, http10
+    def __init__(self, *, head_only: bool = False, http10: bool = False, websocket: bool = False) -> None:
+        self._head_only, self._http10, self._websocket = head_only, http10, websocket
         self._buffer = b""
         self._scanned = 0
         self._interim = 0
@@ -89,19 +90,26 @@ class AnswerReader:
         parser = httptools.HttpResponseParser(listener)
         try:
             parser.feed_data(buffer[: end + 4])
+        except httptools.HttpParserUpgrade:
+            pass  # a 101, whose other protocol begins behind it
         except httptools.HttpParserError as error:
             raise BadAnswer(f"not a valid HTTP head ({error})") from None
-        if status < 200:
+        if status < 200 and status != 101:
             self._interim += 1
             if self._interim > MAX_INTERIM_ANSWERS:
                 raise BadAnswer(f"more than {MAX_INTERIM_ANSWERS} interim answers")
             return buffer[end + 4 :]
-        self.head = head = parse_head(status, reason, buffer[line_end:end], http11=http11)
+        head = parse_head(status, reason, buffer[line_end:end], http11=http11)
         self.body = self._delimit(head, parser, listener)
+        self.head = head
         return buffer[end + 4 :]
 
     def _delimit(self, head: AnswerHead, parser: httptools.HttpResponseParser, listener: Completion) -> Body:
         """RFC 9112 6.3, in its order."""
+        if head.status == 101:
+            if not self._websocket or head.seen.get(b"upgrade") != b"websocket":
+                raise BadAnswer("a change of protocol nobody asked for")
+            return UntilClose(rechunk=False)
         self.reusable = head.keep_alive
         if self._head_only or head.status in (204, 304):
             if head.status == 204 and (head.chunked or head.content_length):

@@ -10,24 +10,32 @@ from itertools import count
 
 from proxy.dataplane.auth import identify
 from proxy.dataplane.callers import Caller
-from proxy.dataplane.exchange import Exchange, Tools
-from proxy.dataplane.request import Request
-from proxy.model.errors import BadRequest, BodyTooLarge, MethodNotAllowed, ModelForbidden, ModelNotFound, RouteNotFound
-from proxy.policy.fields import Pair, check_inside, origin_form, read_fields
-from proxy.policy.model_field import ModelField, find_model, model_in_query, models_in_path
+from proxy.dataplane.creation import Creation
+from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.request import Head, Local, Request
+from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
+from proxy.dataplane.tools import Tools
+from proxy.dataplane.tunnel import Tunnel
+from proxy.model.errors import BodyTooLarge, MethodNotAllowed
+from proxy.policy import stateful
+from proxy.policy.fields import Pair, read_fields
+from proxy.policy.named_models import is_model_list
+from proxy.policy.target import check_inside, origin_form
 from proxy.state.lease import Lease
-from proxy.state.snapshot import Client, Route, Snapshots
-
-QUOTED_CHARACTERS = 100
-MODEL_WANTED = (
-    "The body must name its model here, in JSON (content-type: application/json) or in a form (multipart/form-data)."
-)
+from proxy.state.snapshot import Snapshots
 
 
 class Handler:
-    def __init__(self, snapshots: Snapshots, tools: Tools, clock: Callable[[], float], id_prefix: str) -> None:
-        """`id_prefix` begins the request ids made here; it must differ between processes."""
-        self._snapshots, self._tools, self._clock = snapshots, tools, clock
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        tools: Tools,
+        clock: Callable[[], float],
+        dice: Callable[[int], int],
+        id_prefix: str,
+    ) -> None:
+        """`dice(n)` throws n bits. `id_prefix` begins the request ids made here; it must differ between processes."""
+        self._snapshots, self._tools, self._clock, self._dice = snapshots, tools, clock, dice
         self._id_prefix, self._ids = f"{id_prefix}-".encode(), count(1)
 
     def read(
@@ -38,129 +46,81 @@ class Handler:
             raise MethodNotAllowed("This is no tunnel: CONNECT is not served.")
         snapshot = self._snapshots.current
         fields = read_fields(pairs, http11=http11, via_id=snapshot.deployment_id)
+        head = Head(snapshot, method, origin_form(target), http11, keep_alive, fields)
+        request = self.begin(head, fields.content_length, fields.request_id, fields.traceparent, peer)
+        head.websocket = fields.websocket and method == b"GET" and not request.has_body
+        if head.target == b"/livez" and method in (b"GET", b"HEAD") and not request.has_body:
+            head.local = Local.ALIVE
+        if snapshot.cors is not None:
+            head.cors = snapshot.cors.allow(fields.passed)
+            preflight = snapshot.cors.preflight(method, fields.passed)
+            if preflight and not request.has_body:
+                head.local, head.cors = Local.PREFLIGHT, preflight
+        return request
+
+    def begin(
+        self, head: Head, content_length: int | None, request_id: bytes | None, traceparent: bytes | None, peer: str
+    ) -> Request:
+        """A request with this head has arrived; its own ids, where it brought any, go with it."""
         return Request(
-            snapshot=snapshot,
-            method=method,
-            target=origin_form(target),
-            http11=http11,
-            keep_alive=keep_alive,
-            request_id=fields.request_id or self._id_prefix + b"%x" % next(self._ids),
-            received_s=self._clock(),
-            fields=fields,
-            peer=peer,
+            head,
+            content_length,
+            request_id or self._id_prefix + b"%x" % next(self._ids),
+            traceparent or b"00-%032x-%016x-01" % (self._dice(128) or 1, self._dice(64) or 1),
+            self._clock(),
+            peer,
         )
 
+    def in_force(self, head: Head) -> bool:
+        """Was this head admitted by the configuration that is in force now?"""
+        return head.snapshot is self._snapshots.current
+
     def admit(self, request: Request) -> None:
-        """Who is it, and which routes may take it? Raises Unauthenticated, RouteNotFound or BodyTooLarge."""
-        request.client = identify(request.snapshot, request.fields)
-        request.candidates = candidates = self._candidates(request)
+        """Who is it, and which routes may take it?
+
+        Raises Unauthenticated, RouteNotFound, ModelForbidden, BadRequest or BodyTooLarge.
+        """
+        head = request.head
+        head.client, head.credentials = identify(head.snapshot, head.fields)
+        head.candidates = candidates = candidates_of(head)
         for route in candidates:
-            check_inside(request.target, len(route.prefix))
-        length = request.fields.content_length
-        if length is not None and length > (limit := self.max_body_bytes(request)):
-            raise BodyTooLarge(f"The body has {length} bytes; {limit} are allowed here.")
-
-    def _candidates(self, request: Request) -> list[Route]:
-        """The routes that match path and headers, up to the first that asks for nothing more."""
-        found = []
-        for route in request.snapshot.routes:
-            if route.matches_path(request.target) and (
-                not route.headers or route.matches_headers(request.fields.passed)
-            ):
-                found.append(route)
-                if route.model is None:
-                    break
-        if not found:
-            prefixes = sorted({route.prefix.decode() or "/" for route in request.snapshot.routes})
-            raise RouteNotFound(f"No route leads from this path. The prefixes served are: {', '.join(prefixes)}.")
-        return found
-
-    def buffer_bytes(self, request: Request) -> int:
-        """How much of the body is to be kept before the request goes on."""
-        return max(route.buffer_bytes for route in request.candidates)
-
-    def max_body_bytes(self, request: Request) -> int:
-        """How much of a body is let through: what its route allows, or the most that any route it may take does."""
-        if request.route is not None:
-            return request.route.max_body_bytes
-        candidates = request.candidates
-        return candidates[0].max_body_bytes if len(candidates) == 1 else max(r.max_body_bytes for r in candidates)
+            check_inside(head.target, len(route.prefix))
+        head.named = model_named(head)
+        by_name = head.held_client is not None or candidates[0].model is not None
+        head.goes_by_model = by_name or candidates[0].replaces_model
+        if by_name and head.method == b"GET" and is_model_list(head.target):
+            head.local = Local.MODELS
+        head.ids = stateful.ids_in_path(head.target)
+        head.creates = stateful.creates(head.method, head.target)
+        head.may_store = stateful.may_store(head.method, head.target)
+        head.may_refer = head.method == b"POST"
+        head.max_body_bytes = max(route.max_body_bytes for route in candidates)
+        head.buffer_bytes = max(route.buffer_bytes for route in candidates)
+        length = request.content_length
+        if length is not None and length > head.max_body_bytes:
+            raise BodyTooLarge(f"The body has {length} bytes; {head.max_body_bytes} are allowed here.")
 
     def dispatch(self, request: Request, caller: Caller, body: bytes, *, more: bool) -> Exchange:
         """Decide where the request goes, and send it there with `body`, of which `more` is to follow."""
         request.ready_s = self._clock()
-        model = self._model(request, body, more)
-        route = request.route = self._match(request, model)
+        head = request.head
+        model = model_asked(request, body, more=more) if head.goes_by_model else None
+        route, member, key = choose(request, self._tools.makers, body, model)
+        request.route, request.member, request.key = route, member, key
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
-        member = request.member = route.pool.pick()
-        upstream = member.upstream
-        key = request.key = member.key or upstream.next_key()
+        kind = Exchange
+        if head.websocket:
+            kind = Tunnel
+        elif head.creates or (head.may_store and b'"store"' in body):
+            kind = Creation
         if member.model is not None and model is not None:
             body = model.replaced(body, member.model)
-        lease = Lease(upstream.live, None if key is None else key.live)
-        exchange = Exchange(self._tools, caller, request, route, member, lease)
+        lease = Lease(member.upstream.live, None if key is None else key.live)
+        exchange = kind(self._tools, caller, request, route, member, lease)
         try:
             exchange.start(body, more=more)
         except Exception:
             exchange.abort("the proxy failed; its log says why")
             raise
         return exchange
-
-    def _model(self, request: Request, body: bytes, more: bool) -> ModelField | None:
-        """The model asked for, where anything hangs on it. Raises BadRequest where it cannot be known for certain."""
-        fields, client = request.fields, request.client
-        restricted = client is not None and client.models is not None
-        if restricted:
-            for named in (model_in_query(request.target), *models_in_path(request.target)):
-                self._check_allowed(client, named)
-        if not restricted and request.candidates[0].model is None and not request.candidates[0].replaces_model:
-            return None
-        if not body and not more:
-            return None
-        if more:
-            raise BodyTooLarge(
-                "The body is larger than this route's buffer, and its model must be known to send it on."
-            )
-        if fields.encoded:
-            raise BadRequest("The body is compressed, and its model must be known to send it on.")
-        content_type = b""
-        for name, value in fields.passed:
-            if name.lower() == b"content-type":
-                content_type = value
-        model = find_model(body, content_type)
-        if restricted:
-            if model is None:
-                raise BadRequest(MODEL_WANTED, param="model", code="model_required")
-            if model.has_fallbacks:
-                raise BadRequest("The body names other models under `models`: not for this client.", param="models")
-            self._check_allowed(client, model.value)
-        return model
-
-    def _check_allowed(self, client: Client | None, model: str | None) -> None:
-        if client is not None and model is not None and not client.may_use(model):
-            raise ModelForbidden(f"The client {client.name!r} may not use the model {_quoted(model)}.", param="model")
-
-    def _match(self, request: Request, model: ModelField | None) -> Route:
-        """The first candidate whose glob fits. A request that names no model goes where none is asked for."""
-        candidates = request.candidates
-        if model is None:
-            return candidates[-1] if candidates[-1].model is None else self._without_model(request)
-        for route in candidates:
-            if route.model is None or route.model.fullmatch(model.value):
-                return route
-        globs = ", ".join(route.model_glob or "*" for route in candidates)
-        raise ModelNotFound(
-            f"The model {_quoted(model.value)} is not served here. The models served are: {globs}.", param="model"
-        )
-
-    def _without_model(self, request: Request) -> Route:
-        """Every candidate goes by the model. A request without a body (a list of models, say) has none: the first."""
-        if request.fields.chunked or request.fields.content_length:
-            raise BadRequest(MODEL_WANTED, param="model", code="model_required")
-        return request.candidates[0]
-
-
-def _quoted(text: str) -> str:
-    """A caller's word in our answer: some of it is enough."""
-    return repr(text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…")

@@ -1,7 +1,8 @@
 """The heads we write: to an upstream, and to a caller. Fields that pass keep their order, case and bytes."""
 
 from proxy.dataplane.answer_head import AnswerHead
-from proxy.dataplane.request import Request
+from proxy.dataplane.request import Head, Request
+from proxy.policy.fields import KEY_SUBPROTOCOL
 from proxy.state.snapshot import Route, Upstream
 
 
@@ -17,47 +18,62 @@ def upstream_target(route: Route, upstream: Upstream, target: bytes) -> bytes:
 
 def request_head(request: Request, route: Route, upstream: Upstream, body_bytes: int | None) -> bytes:
     """The head of a request to `upstream`. `body_bytes`: the length of its body; None if it is sent in chunks."""
-    fields = request.fields
-    passed = fields.passed
-    if upstream.overridden:
-        passed = [pair for pair in passed if pair[0].lower() not in upstream.overridden]
-    parts = [request.method, b" ", upstream_target(route, upstream, request.target), upstream.after_target]
-    for name, value in passed:
-        parts += (name, b": ", value, b"\r\n")
-    key = request.key
-    parts += (upstream.fixed_lines, _callers_credentials(request, upstream) if key is None else key.line)
-    parts += (request.snapshot.via_line, b"x-request-id: ", request.request_id)
+    way = route, upstream
+    same = request.head.sent.get(way)
+    if same is None:
+        same = request.head.sent[way] = _same_each_time(request.head, route, upstream)
     if body_bytes is None:
-        parts.append(b"\r\ntransfer-encoding: chunked\r\n\r\n")
-    elif fields.has_body:
-        parts.append(b"\r\ncontent-length: %d\r\n\r\n" % body_bytes)
+        framing = b"\r\ntransfer-encoding: chunked\r\n\r\n"
+    elif request.has_body:
+        framing = b"\r\ncontent-length: %d\r\n\r\n" % body_bytes
     else:
-        parts.append(b"\r\n\r\n")
+        framing = b"\r\n\r\n"
+    key_line = b"" if request.key is None else request.key.line
+    ids = (b"x-request-id: ", request.request_id, b"\r\ntraceparent: ", request.traceparent)
+    return b"".join((same, key_line, *ids, framing))
+
+
+def _same_each_time(head: Head, route: Route, upstream: Upstream) -> bytes:
+    """What every request with this head begins with at `upstream`."""
+    parts = [head.method, b" ", upstream_target(route, upstream, head.target), upstream.after_target]
+    for name, value in head.fields.passed:
+        if head.creates and name.lower() == b"accept-encoding":
+            value = b"gzip" if b"gzip" in value.lower() else b"identity"  # what can be looked into for the id
+        if name.lower() not in upstream.overridden:
+            parts += (name, b": ", value, b"\r\n")
+    parts += (upstream.fixed_lines, head.snapshot.via_line)
+    if head.websocket:
+        parts.append(b"connection: Upgrade\r\nupgrade: websocket\r\n")
+    if not upstream.keys:
+        parts.append(_callers_credentials(head, upstream))
     return b"".join(parts)
 
 
-def _callers_credentials(request: Request, upstream: Upstream) -> bytes:
+def _callers_credentials(head: Head, upstream: Upstream) -> bytes:
     """The caller's own, where we hold no key. What named it to us was taken out of them."""
-    own = [
-        pair
-        for pair in request.fields.credentials
-        if pair[0] != b"x-serinus-key" and pair[0] not in upstream.overridden
-    ]
-    return b"".join([b"%b: %b\r\n" % pair for pair in own])
+    lines = []
+    for name, value in head.credentials:
+        if name == b"sec-websocket-protocol":
+            lines.append(b"%b: %b%b\r\n" % (name, KEY_SUBPROTOCOL, value))
+        elif name != b"x-serinus-key" and name not in upstream.overridden:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines)
 
 
 def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_alive: bool) -> bytes:
     """The head of an upstream's answer, for the caller."""
     parts = [b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields]
+    if request.head.snapshot.cors is not None:
+        parts[1] = _without_cors(head.fields) + request.head.cors
     seen = head.seen
-    if head.chunked and not request.http11:
-        parts[1] = _without_coding(head.fields)
+    if head.chunked and not request.head.http11:
+        parts[1] = _without_coding(parts[1])
     elif (
-        request.http11
+        request.head.http11
         and not head.chunked
         and head.content_length is None
-        and head.status not in (204, 304)
-        and request.method != b"HEAD"
+        and head.status not in (101, 204, 304)
+        and request.head.method != b"HEAD"
     ):
         parts.append(b"\r\ntransfer-encoding: chunked")
     if head.event_stream:  # so that a proxy before us does not hold events back
@@ -68,8 +84,17 @@ def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_
     # An upstream's own request id is what its support asks for, so it stays; ours then goes by another name.
     id_name = b"x-serinus-request-id" if b"x-request-id" in seen else b"x-request-id"
     parts.append(b"\r\n%b: %b\r\nx-serinus-upstream: %b" % (id_name, request.request_id, upstream.name.encode()))
-    parts.append(b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
+    if head.status == 101:
+        parts.append(b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+    else:
+        parts.append(b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
     return b"".join(parts)
+
+
+def _without_cors(fields: bytes) -> bytes:
+    """Twice said, these fields are invalid; who may call us is for us to say."""
+    lines = fields.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"access-control-"))
 
 
 def _without_coding(fields: bytes) -> bytes:

@@ -36,6 +36,7 @@ def render(
     anthropic: bool = False,
     request_id: bytes = b"",
     upstream: str = "",
+    cors: bytes = b"",
     close: bool,
     head_only: bool = False,
 ) -> bytes:
@@ -54,25 +55,32 @@ def render(
         lines.append(b"retry-after: %d" % (error.retry_after_s or RETRY_AFTER_S))
     if close:
         lines.append(b"connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else body)
+    return b"\r\n".join(lines) + cors + b"\r\n\r\n" + (b"" if head_only else body)
 
 
 def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
     """The whole answer to a request that could be read."""
     return render(
         error,
-        anthropic=speaks_anthropic(request.target, request.fields.passed),
+        anthropic=speaks_anthropic(request.head.target, request.head.fields.passed),
         request_id=request.request_id,
         upstream="" if request.member is None else request.member.upstream.name,
+        cors=request.head.cors,
         close=close,
-        head_only=request.method == b"HEAD",
+        head_only=request.head.method == b"HEAD",
     )
 
 
-def alive(*, close: bool, head_only: bool) -> bytes:
-    """The answer to `GET /livez`, the one address of our own on the public listener."""
-    fields = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 3\r\n"
-    return fields + (b"connection: close\r\n\r\n" if close else b"\r\n") + (b"" if head_only else b"ok\n")
+def own_answer(request: Request, status: bytes, fields: bytes, body: bytes | None, *, close: bool) -> bytes:
+    """An answer that is no error. `fields`: each with CRLF before it. `body`: None for an answer that has none."""
+    head = request.head
+    lines = [b"HTTP/1.1 %b%b" % (status, fields), b"x-request-id: %b" % request.request_id]
+    if body is not None:
+        lines.append(b"content-length: %d" % len(body))
+    if close:
+        lines.append(b"connection: close")
+    shown = b"" if body is None or head.method == b"HEAD" else body
+    return b"\r\n".join(lines) + head.cors + b"\r\n\r\n" + shown
 
 
 def _body(error: ProxyError, anthropic: bool) -> bytes:

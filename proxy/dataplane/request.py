@@ -1,28 +1,71 @@
 """One request under way: what was asked, where it goes, what came of it. Each step of its walk fills in its part."""
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
-from proxy.policy.fields import RequestFields
-from proxy.state.snapshot import Client, Key, Member, Route, Snapshot
+from proxy.policy.fields import Pair, RequestFields
+from proxy.state.snapshot import Client, Key, Member, Route, Snapshot, Upstream
 
 
-@dataclass(slots=True)
-class Request:
-    """Bytes are as received; times are seconds by the proxy's clock."""
+class Local(Enum):
+    """What is answered here and not by an upstream."""
+
+    ALIVE = auto()  # /livez
+    PREFLIGHT = auto()  # a browser's question whether a page may send a request
+    MODELS = auto()  # the list of models, of several routes or of what a client may use
+
+
+@dataclass(slots=True, eq=False)
+class Head:
+    """What a request's head says, and what follows from it by the configuration. Bytes are as received.
+
+    An application sends nearly the same head again and again: requests whose heads say the same share one record.
+    """
 
     snapshot: Snapshot
     method: bytes
     target: bytes  # origin form: path and query
     http11: bool
     keep_alive: bool  # what the caller wishes
-    request_id: bytes
-    received_s: float  # when its head was complete
     fields: RequestFields
-    peer: str
+    websocket: bool = False  # a tunnel is asked for
+    local: Local | None = None
+    cors: bytes = b""  # fields that every answer to it has, each with CRLF before it
 
     # Who may send it where.
     client: Client | None = None
+    credentials: list[Pair] = field(default_factory=list)  # the caller's, without those that name it to us
     candidates: list[Route] = field(default_factory=list)  # those that match but for the model, in their order
+    max_body_bytes: int = 0  # what its route allows, or the most that any route it may take does
+    buffer_bytes: int = 0  # how much of a body is kept before the request goes on
+    goes_by_model: bool = False  # must the body's model be known to send it on?
+    named: str | None = None  # the model that the target names
+
+    # What upstreams keep, of which one made it.
+    ids: tuple[bytes, ...] = ()  # in the target
+    may_refer: bool = False  # may the body bring ids back?
+    creates: bool = False  # does the answer hand one out?
+    may_store: bool = False  # does it if the body says `store`?
+
+    sent: dict[tuple[Route, Upstream], bytes] = field(default_factory=dict)  # what of it is the same each time
+
+    @property
+    def held_client(self) -> Client | None:
+        """The client, if it is held to some models."""
+        return None if self.client is None or self.client.models is None else self.client
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Times are seconds by the proxy's clock."""
+
+    head: Head
+    content_length: int | None
+    request_id: bytes
+    traceparent: bytes
+    received_s: float  # when its head was complete
+    peer: str
+
     route: Route | None = None
     member: Member | None = None
     key: Key | None = None
@@ -36,6 +79,10 @@ class Request:
     sent_s: float = 0.0
     first_byte_s: float = 0.0  # of the answer; 0 where none came
     relayed_s: float = 0.0  # the answer's first bytes were written to the caller
+
+    @property
+    def has_body(self) -> bool:
+        return self.content_length is not None or self.head.fields.chunked
 
     @property
     def first_byte_wait_s(self) -> float | None:

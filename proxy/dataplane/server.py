@@ -8,10 +8,13 @@ from proxy.dataplane.account import Account
 from proxy.dataplane.aiohttp_lane import AiohttpLane
 from proxy.dataplane.callers import Callers, Limits
 from proxy.dataplane.deadlines import Watch
-from proxy.dataplane.exchange import Tools
+from proxy.dataplane.fast_lane import FastLane
 from proxy.dataplane.handler import Handler
+from proxy.dataplane.local_answers import LocalAnswers
+from proxy.dataplane.tools import Tools
 from proxy.dataplane.upstream import ConnectionPools
 from proxy.obs.log import AccessLog, Log
+from proxy.state.makers import Makers
 from proxy.state.snapshot import Snapshot, Snapshots
 from proxy.state.tasks import Tasks
 
@@ -26,6 +29,7 @@ class DataPlane:
         clock: Callable[[], float],
         log: Log,
         access_log: AccessLog | None,
+        dice: Callable[[int], int],
         id_prefix: str,
     ) -> None:
         self._snapshots, self._clock = snapshots, clock
@@ -34,11 +38,14 @@ class DataPlane:
         self._pools = ConnectionPools(clock, self._tasks)
         account = Account(snapshots, clock, access_log)
         self.callers = Callers(limits, self.watch, account, clock, log)
-        tools = Tools(clock, self._pools, self.watch, account, limits.stall_timeout_s)
-        self._lane = AiohttpLane(Handler(snapshots, tools, clock, id_prefix), self.callers)
+        tools = Tools(clock, self._pools, self.watch, account, Makers(clock), limits.stall_timeout_s)
+        handler = Handler(snapshots, tools, clock, dice, id_prefix)
+        self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
+        self._fast_lane = FastLane(handler, self.callers, self._full_lane.protocol)
         self._servers: list[asyncio.Server] = []
 
     def start(self) -> None:
+        self._pools.keep_only(tuple(self._snapshots.current.upstreams.values()))
         self.watch.add(self._pools)
         self.watch.start()
 
@@ -47,7 +54,7 @@ class DataPlane:
         loop = asyncio.get_running_loop()
         limits = self.callers.limits
         server = await loop.create_server(
-            self._lane.protocol,
+            self._protocol,
             host,
             port,
             backlog=BACKLOG,
@@ -58,6 +65,9 @@ class DataPlane:
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
         return str(bound[0]), int(bound[1])
+
+    def _protocol(self) -> asyncio.Protocol:
+        return (self._fast_lane if self._snapshots.current.fast_lane else self._full_lane).protocol()
 
     def swap(self, snapshot: Snapshot) -> None:
         """Requests that come from now on use `snapshot`; those under way keep theirs."""
@@ -82,7 +92,7 @@ class DataPlane:
         """End everything that is left, visibly for those who wait for an answer."""
         self.stop_listening()
         self.callers.cut_all("the proxy is stopping")
-        await self._lane.close()
+        await self._full_lane.close()
         self._pools.close()
         self.watch.stop()
         await self._tasks.close()

@@ -3,18 +3,40 @@
 import asyncio
 import socket
 import struct
+from typing import cast
 
 # Linux calls a socket writable again only when a third of its send buffer is free, and that buffer grows to megabytes:
 # a caller that reads slowly would look for minutes like one that does not read. So little is kept there unsent.
 UNSENT_BYTES = 128 * 1024
+WRITE_HIGH_WATER_BYTES = 64 * 1024  # what a caller may leave unread before its upstream is paused
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
 
 
-def hold_little_unsent(wire: asyncio.Transport) -> None:
+def accepted(transport: asyncio.BaseTransport) -> tuple[asyncio.Transport, str]:
+    """The transport of a caller, made ready for answers, and the caller's address."""
+    wire = cast("asyncio.Transport", transport)
+    wire.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+    _hold_little_unsent(wire)
+    peer = wire.get_extra_info("peername")
+    return wire, str(peer[0]) if isinstance(peer, tuple) else ""
+
+
+def _hold_little_unsent(wire: asyncio.Transport) -> None:
     """Let the system hold no more than `UNSENT_BYTES` that it has not sent yet."""
     raw = wire.get_extra_info("socket")
     if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+def ask_when_silent(transport: asyncio.Transport, interval_s: float | None) -> None:
+    """Let TCP ask a silent peer whether it is still there: after a crash it would never say that it left."""
+    raw = transport.get_extra_info("socket")
+    if raw is None or interval_s is None:
+        return
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):  # the second is what macOS calls the first
+        if hasattr(socket, option):
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), max(1, round(interval_s)))
 
 
 def reset(wire: asyncio.Transport) -> None:

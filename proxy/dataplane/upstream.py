@@ -15,6 +15,7 @@ from proxy.state.tasks import Tasks
 
 WRITE_HIGH_WATER_BYTES = 64 * 1024
 READ_BYTES = 64 * 1024
+WARM_AGAIN_S = 1.0  # after an attempt to open ahead that failed
 
 
 class Carried(Protocol):
@@ -25,6 +26,8 @@ class Carried(Protocol):
     def received(self, data: bytes) -> None: ...
     def upstream_closed(self, error: Exception | None) -> None: ...
     def upstream_writable(self, writable: bool) -> None: ...
+    def upstream_eof(self) -> bool:
+        """The upstream sends no more. Is our side to stay open?"""
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
@@ -59,6 +62,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         exchange = self.exchange
+        if exchange is not None and exchange.upstream_eof():
+            return True
         if exchange is not None and self.transport.get_write_buffer_size() > 0:
             self.abort()  # the transport would first wait until all of the request is taken, which may be never
             exchange.upstream_closed(None)
@@ -92,6 +97,8 @@ class ConnectionPool:
         self.read_into = read_into
         self._idle: list[UpstreamConnection] = []
         self._closed = False
+        self.warming = 0  # connections that are being opened ahead
+        self.warm_again_s = 0.0  # not before
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -159,17 +166,42 @@ class ConnectionPool:
             except ValueError:
                 pass  # it was in use, or on its way out
 
-    def expire(self, now_s: float) -> None:
-        """Close what has been idle for too long: the oldest stand first."""
+    def tend(self, now_s: float) -> None:
+        """Close what has been idle for too long (the oldest stand first), and open ahead what is wanted."""
         oldest_s = now_s - self._endpoint.idle_timeout_s
         while self._idle and self._idle[0].idle_since_s <= oldest_s:
             self._idle.pop(0).transport.close()
+        if now_s >= self.warm_again_s:
+            for _ in range(self._endpoint.min_idle - len(self._idle) - self.warming):
+                self.warming += 1
+                self.open(_OpenedAhead(self, now_s + WARM_AGAIN_S))
 
     def close(self) -> None:
         """Close what is idle, and later what now is in use."""
         self._closed = True
         while self._idle:
             self._idle.pop().transport.close()
+
+
+class _OpenedAhead:
+    """Stands in for the exchange that a connection will carry one day."""
+
+    def __init__(self, pool: ConnectionPool, again_s: float) -> None:
+        self._pool, self._again_s = pool, again_s
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        self._pool.warming -= 1
+        self._pool.give(connection)
+
+    def connect_failed(self, reason: str, *, timed_out: bool) -> None:
+        self._pool.warming -= 1
+        self._pool.warm_again_s = self._again_s
+
+    def received(self, data: bytes) -> None: ...
+    def upstream_closed(self, error: Exception | None) -> None: ...
+    def upstream_writable(self, writable: bool) -> None: ...
+    def upstream_eof(self) -> bool:
+        return False
 
 
 class ConnectionPools:
@@ -193,14 +225,16 @@ class ConnectionPools:
         return pool
 
     def keep_only(self, upstreams: Collection[Upstream]) -> None:
-        """Close the connections to endpoints that no configuration names any more, each when it falls idle."""
+        """Have pools for these. Connections to endpoints that none of them names close, each when it falls idle."""
         self._by_upstream.clear()
         for endpoint in self._pools.keys() - {upstream.endpoint for upstream in upstreams}:
             self._pools.pop(endpoint).close()
+        for upstream in upstreams:
+            self.of(upstream)
 
     def expired(self, now_s: float) -> None:
         for pool in self._pools.values():
-            pool.expire(now_s)
+            pool.tend(now_s)
 
     def close(self) -> None:
         self.keep_only(())

@@ -16,7 +16,7 @@ from proxy.model.headers import HeaderMatch
 from proxy.model.quantities import Count, Duration, Name, Size, Switch, Wait
 from proxy.model.record import LocalFile, Record, SecretText, listed
 from proxy.model.secret import Secret
-from proxy.model.upstream_settings import Auth, Keepalive, Timeouts, Upstream, UpstreamKey, UpstreamTls
+from proxy.model.upstream_settings import Auth, Keepalive, Timeouts, Upstream, UpstreamKey, UpstreamTls, WebSocket
 
 __all__ = [
     "Settings",
@@ -26,6 +26,7 @@ __all__ = [
     "Auth",
     "BaseUrl",
     "Client",
+    "Cors",
     "Downstream",
     "Keepalive",
     "Listener",
@@ -38,6 +39,7 @@ __all__ = [
     "Upstream",
     "UpstreamKey",
     "UpstreamTls",
+    "WebSocket",
 ]
 
 
@@ -229,6 +231,23 @@ class Route(Record):
     )
 
 
+_ORIGIN = r"https?://[a-z0-9._-]+(:[0-9]+)?|[a-z][a-z0-9+.-]*://[^/]+|null|\*"
+
+
+def _origin(value: str) -> str:
+    if not re.fullmatch(_ORIGIN, value):
+        raise ValueError("not an origin: write https://app.example, as browsers send it: no path, no capitals; or *")
+    return value
+
+
+class Cors(Record):
+    """Web pages of other origins that may call."""
+
+    origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
+        min_length=1, description="The pages' origins, such as https://app.example; '*' for every page there is."
+    )
+
+
 class Settings(Record):
     """The configuration of Serinus."""
 
@@ -262,6 +281,13 @@ class Settings(Record):
         validate_default=True,
         description="How long new requests are still taken after that signal, unready meanwhile, so that load "
         "balancers see it.",
+    )
+    fast_lane: Switch = Field(
+        True,
+        description="Serve plain requests without aiohttp in front, at less than half the cost. false: all through it.",
+    )
+    cors: Cors | None = Field(
+        None, description="Lets web pages of other origins call. Preflights are answered here. Absent: none may."
     )
     allow_anonymous: Switch = Field(
         False, description="Serve callers without a key on listeners beyond loopback, where no clients are listed."

@@ -90,6 +90,32 @@ class Keepalive(Record):
         validate_default=True,
         description="How long an unused connection is kept. Choose less than the upstream's own limit.",
     )
+    min_idle: Count = Field(
+        0, ge=0, description="How many unused connections are opened ahead, TLS included, and kept at least."
+    )
+
+    @model_validator(mode="after")
+    def _keeps_what_it_opens(self) -> Self:
+        if self.min_idle > self.max_idle:
+            raise ValueError(f"min_idle is {self.min_idle}, more than the {self.max_idle} of max_idle: lower it")
+        return self
+
+
+class WebSocket(Record):
+    """Tunnels to an upstream: calls that begin with `Upgrade: websocket`, such as those of the Realtime API."""
+
+    idle_s: Limit = Field(
+        "10m",
+        alias="idle",
+        validate_default=True,
+        description="Without a byte either way, after which a tunnel is closed. `none`: no limit.",
+    )
+    tcp_keepalive_s: Limit = Field(
+        "15s",
+        alias="tcp_keepalive",
+        validate_default=True,
+        description="How often TCP itself asks whether a silent peer is still there. `none`: never.",
+    )
 
 
 class UpstreamTls(Record):
@@ -120,6 +146,7 @@ class Upstream(Record):
     )
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long to wait for this upstream.")
     keepalive: Keepalive = Field(default_factory=Keepalive, description="Connections kept for the next request.")
+    websocket: WebSocket = Field(default_factory=WebSocket, description="Tunnels for WebSocket calls.")
     tls: UpstreamTls = Field(default_factory=UpstreamTls, description="How its certificate is checked.")
 
     @model_validator(mode="after")

@@ -8,15 +8,14 @@ request, so each spelling is classified once.
 import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import lru_cache
 
 from proxy.model.errors import (
-    BadRequest,
     ExpectationFailed,
     LoopDetected,
     MalformedRequest,
     UnknownCoding,
 )
+from proxy.policy.target import check_host
 
 Pair = tuple[bytes, bytes]
 
@@ -35,14 +34,19 @@ class Kind(Enum):
     EXPECT = auto()
     CREDENTIAL = auto()
     REQUEST_ID = auto()
+    TRACEPARENT = auto()
+    TRACESTATE = auto()
     VIA = auto()
+    UPGRADE = auto()
+    SUBPROTOCOL = auto()
     ENCODED = auto()  # content-encoding: passed on, but a compressed body cannot be looked into
 
     __hash__ = object.__hash__
 
 
 # An attribute of an Enum costs 70 ns in Python 3.11, and some twenty are compared for each request.
-PASS, DROP, HOST, CONNECTION, LENGTH, CODING, EXPECT, CREDENTIAL, REQUEST_ID, VIA, ENCODED = Kind
+PASS, DROP, HOST, CONNECTION, LENGTH, CODING, EXPECT, CREDENTIAL, REQUEST_ID, *_RARE = Kind
+TRACEPARENT, TRACESTATE, VIA, UPGRADE, SUBPROTOCOL, ENCODED = _RARE
 
 _BY_NAME = {
     b"host": HOST,
@@ -55,10 +59,14 @@ _BY_NAME = {
     b"x-api-key": CREDENTIAL,
     b"api-key": CREDENTIAL,
     b"x-request-id": REQUEST_ID,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
     b"via": VIA,
+    b"upgrade": UPGRADE,
+    b"sec-websocket-protocol": SUBPROTOCOL,
     b"content-encoding": ENCODED,
     # RFC 9110 7.6.1, and what RFC 2616 and old proxies called hop-by-hop.
-    **dict.fromkeys((b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"proxy-authorization"), DROP),
+    **dict.fromkeys((b"keep-alive", b"proxy-connection", b"te", b"trailer", b"proxy-authorization"), DROP),
     # A provider need not know inner addresses; an untrusted caller need not invent them.
     **dict.fromkeys((b"forwarded", b"x-real-ip"), DROP),
 }
@@ -72,8 +80,15 @@ _NEVER_NOMINATED = frozenset(
 )
 _LENGTH_END = 2**63  # where others' signed integers overflow
 
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
+SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
+# Version, trace, span, flags; later versions may add to it. https://www.w3.org/TR/trace-context/#traceparent-header
+TRACEPARENT_VALUE = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?"
+)
+
+
+_UPGRADE_NOMINATED = re.compile(rb"(?:^|,)[ \t]*upgrade[ \t]*(?:,|$)", re.IGNORECASE)
+KEY_SUBPROTOCOL = b"openai-insecure-api-key."
 
 
 _known: dict[bytes, Kind] = {}  # by each spelling met so far; bounded, for callers choose the spelling
@@ -92,14 +107,6 @@ def kind_of(name: bytes) -> Kind:
     return kind
 
 
-@lru_cache(maxsize=1024)
-def check_host(value: bytes) -> None:
-    """Raise MalformedRequest unless `value` is one host with an optional port, as RFC 9110 7.2 has it."""
-    match = _HOST.fullmatch(value)
-    if match is None or (match[1] is not None and int(match[1]) > 65535):
-        raise MalformedRequest("The Host field must name one host, with an optional port.")
-
-
 @dataclass(slots=True)
 class RequestFields:
     """The fields of one request, sorted by what a proxy does with them. Values are bytes as received."""
@@ -107,14 +114,13 @@ class RequestFields:
     passed: list[Pair] = field(default_factory=list)
     credentials: list[Pair] = field(default_factory=list)  # name in lower case, value
     request_id: bytes | None = None
+    traceparent: bytes | None = None
+    tracestate: bool = False
     content_length: int | None = None
     chunked: bool = False
     expects_continue: bool = False
     encoded: bool = False
-
-    @property
-    def has_body(self) -> bool:
-        return self.chunked or self.content_length is not None
+    websocket: bool = False  # asked for, by Upgrade
 
 
 def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> RequestFields:
@@ -142,47 +148,92 @@ def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> Requ
         elif kind is CONNECTION:
             nominated = pair[1] if nominated is None else nominated + b"," + pair[1]
         elif kind is not DROP:
-            _read_rare(fields, kind, pair, http11, via_id)
+            _READ_RARE[kind](fields, pair, http11, via_id)
     if hosts != 1 and (http11 or hosts):
         raise MalformedRequest("A request carries exactly one Host field.")
     if fields.content_length is not None and (fields.chunked or fields.content_length >= _LENGTH_END):
         raise MalformedRequest("Content-Length must be below 2^63, and without a Transfer-Encoding beside it.")
     if nominated is not None:
+        fields.websocket = fields.websocket and _UPGRADE_NOMINATED.search(nominated) is not None
         _drop_nominated(fields, nominated)
+    else:
+        fields.websocket = False
+    if fields.tracestate and not fields.traceparent:  # it says nothing without
+        fields.passed = [pair for pair in fields.passed if kind_of(pair[0]) is not TRACESTATE]
     return fields
 
 
-def _read_rare(fields: RequestFields, kind: Kind, pair: Pair, http11: bool, via_id: bytes) -> None:
-    value = pair[1]
-    if kind is REQUEST_ID:
-        if _SANE_ID.fullmatch(value):
-            fields.request_id = value
-    elif kind is ENCODED:
-        fields.encoded = value.strip().lower() != b"identity"
-        fields.passed.append(pair)
-    elif kind is VIA:
-        if via_id in value:
-            raise LoopDetected(
-                "This request has passed through this proxy before: an upstream's base_url leads back here."
-            )
-        fields.passed.append(pair)
-    elif kind is EXPECT:
-        if value.strip().lower() != b"100-continue":
-            raise ExpectationFailed("The only expectation known is 100-continue.")
-        fields.expects_continue = http11  # RFC 9110 10.1.1: ignored from an HTTP/1.0 caller
-    elif kind is CODING:
-        _check_coding(fields, value, http11)
+def _read_request_id(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    if SANE_ID.fullmatch(pair[1]):
+        fields.request_id = pair[1]
 
 
-def _check_coding(fields: RequestFields, value: bytes, http11: bool) -> None:
+def _read_traceparent(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    """Valid, or b"" for one that is to be replaced."""
+    fields.traceparent = pair[1] if fields.traceparent is None and TRACEPARENT_VALUE.fullmatch(pair[1]) else b""
+
+
+def _read_tracestate(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    fields.tracestate = True
+    fields.passed.append(pair)
+
+
+def _read_via(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    if via_id in pair[1]:
+        raise LoopDetected("This request has passed through this proxy before: an upstream's base_url leads back here.")
+    fields.passed.append(pair)
+
+
+def _read_encoding(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    fields.encoded = fields.encoded or pair[1].strip().lower() != b"identity"
+    fields.passed.append(pair)
+
+
+def _read_expectation(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    if pair[1].strip().lower() != b"100-continue":
+        raise ExpectationFailed("The only expectation known is 100-continue.")
+    fields.expects_continue = http11  # RFC 9110 10.1.1: ignored from an HTTP/1.0 caller
+
+
+def _read_upgrade(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    fields.websocket = http11 and pair[1].strip().lower() == b"websocket"
+
+
+def _read_subprotocols(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
+    """A browser's WebSocket can send no Authorization: OpenAI takes a key among the subprotocols instead."""
+    offered = [item.strip() for item in pair[1].split(b",")]
+    keys = [item for item in offered if item.startswith(KEY_SUBPROTOCOL)]
+    if not keys:
+        fields.passed.append(pair)
+        return
+    fields.credentials += [(b"sec-websocket-protocol", key.removeprefix(KEY_SUBPROTOCOL)) for key in keys]
+    others = [item for item in offered if item not in keys]
+    if others:
+        fields.passed.append((pair[0], b", ".join(others)))
+
+
+def _read_coding(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
     """RFC 9112 6.1, read narrowly: `chunked`, once, from an HTTP/1.1 caller. All else has smuggled requests before."""
     if not http11 or fields.chunked:
         raise MalformedRequest("Transfer-Encoding must be `chunked`, once, in an HTTP/1.1 request.")
-    if value.lower() != b"chunked":
-        if re.fullmatch(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+    if pair[1].lower() != b"chunked":
+        if re.fullmatch(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+", pair[1]):
             raise UnknownCoding("The only transfer coding known is chunked.")
         raise MalformedRequest("Transfer-Encoding must be exactly `chunked`.")
     fields.chunked = True
+
+
+_READ_RARE = {
+    CODING: _read_coding,
+    EXPECT: _read_expectation,
+    REQUEST_ID: _read_request_id,
+    TRACEPARENT: _read_traceparent,
+    TRACESTATE: _read_tracestate,
+    VIA: _read_via,
+    UPGRADE: _read_upgrade,
+    SUBPROTOCOL: _read_subprotocols,
+    ENCODED: _read_encoding,
+}
 
 
 def _drop_nominated(fields: RequestFields, value: bytes) -> None:
@@ -190,44 +241,3 @@ def _drop_nominated(fields: RequestFields, value: bytes) -> None:
     names -= {b"", b"close", b"keep-alive"}
     if names:
         fields.passed = [pair for pair in fields.passed if pair[0].lower() not in names]
-
-
-# A path may be decoded once by whoever is behind us: so %2f and the backslash count as slashes, %2e as a dot.
-_SLASH = re.compile(rb"/|\\|%2f|%5c", re.IGNORECASE)
-_SUSPECT = re.compile(rb"\.|%2e", re.IGNORECASE)
-
-
-@lru_cache(maxsize=1024)
-def check_inside(target: bytes, prefix_bytes: int) -> None:
-    """Raise BadRequest when dot segments behind the first `prefix_bytes` of a target climb out of that prefix."""
-    path = target[prefix_bytes:]
-    if _SUSPECT.search(path) is None:
-        return
-    depth = 0
-    for segment in _SLASH.split(path.partition(b"?")[0]):
-        plain = _SUSPECT.sub(b".", segment).partition(b";")[0]  # some cut off a segment's parameters first
-        if plain == b"..":
-            depth -= 1
-            if depth < 0:
-                raise BadRequest("The path climbs out of its route's prefix.")
-        elif plain not in (b"", b"."):
-            depth += 1
-
-
-_BAD_TARGET = re.compile(rb"[^\x21\x22\x24-\x7e]")  # blanks, controls, 8-bit bytes, and # (a fragment is never sent)
-
-
-@lru_cache(maxsize=1024)
-def origin_form(target: bytes) -> bytes:
-    """Path and query of a request target; of an absolute-form target the authority is left aside (RFC 9112 3.2.2)."""
-    if _BAD_TARGET.search(target):
-        raise MalformedRequest("The request target holds a byte that must be percent-encoded.")
-    if target.startswith(b"/"):
-        return target
-    scheme, mark, rest = target.partition(b"://")
-    if not mark or scheme.lower() not in (b"http", b"https"):
-        raise MalformedRequest("The request target must begin with a slash.")
-    authority, slash, path = rest.partition(b"/")
-    if not authority or b"?" in authority or b"@" in authority:
-        raise MalformedRequest("The request target's authority is not a host.")
-    return slash + path if slash else b"/"

@@ -8,7 +8,6 @@ there once and plain to see, or the request is refused; and where it is replaced
 import json
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -23,12 +22,23 @@ class ModelField:
     start: int
     end: int
     quoted: bool
-    has_fallbacks: bool = False  # the body names others beside it
 
     def replaced(self, body: bytes, model: str) -> bytes:
         """The body with `model` in this field's place, every other byte as it was."""
         text = json.dumps(model, ensure_ascii=False) if self.quoted else model
         return body[: self.start] + text.encode() + body[self.end :]
+
+
+_CHARSET = re.compile(rb"charset[ \t]*=[ \t]*[\"']?([^\"'; \t]*)", re.IGNORECASE)
+_OTHERS = ("models", "fallbacks")  # OpenRouter's and LiteLLM's: models to try instead
+
+
+def names_others(body: bytes) -> bool:
+    """Does a JSON body name models to fall back to?"""
+    try:
+        return any(key.lower() in _OTHERS for key in msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False  # it is no JSON object
 
 
 def find_model(body: bytes, content_type: bytes) -> ModelField | None:
@@ -37,30 +47,14 @@ def find_model(body: bytes, content_type: bytes) -> ModelField | None:
     kind = kind.strip().lower()
     if kind == b"multipart/form-data":
         return _in_form(body, parameters)
+    charset = _CHARSET.search(parameters)
+    if charset is not None and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise BadRequest("The body must be in UTF-8, for its model must be known to send it on.")
     return _in_json(body) if not kind or b"json" in kind else None
-
-
-def model_in_query(target: bytes) -> str | None:
-    """The model that a request target names, as those of the Realtime API do. Raises BadRequest for two of them."""
-    query = target.partition(b"?")[2].decode("latin-1").replace(";", "&")  # some take either for a separator
-    named = [value for name, value in parse_qsl(query, keep_blank_values=True) if name.lower() == "model"]
-    if len(named) > 1:
-        raise BadRequest("The query must name its model once.", param="model")
-    return named[0] if named else None
-
-
-_NAMING_SEGMENT = re.compile(rb"/(?:deployments|engines)/([^/?]*)|/models/([^/?:]*)(?::|%3a)", re.IGNORECASE)
-
-
-def models_in_path(target: bytes) -> list[str]:
-    """The models that a path names, as Azure's (`/deployments/NAME/…`) and Google's (`/models/NAME:verb`) do."""
-    found = _NAMING_SEGMENT.findall(target.partition(b"?")[0])
-    return [unquote((deployment or model).decode("latin-1")) for deployment, model in found]
 
 
 class _Peek(msgspec.Struct):
     model: msgspec.Raw = msgspec.Raw(b"")
-    models: msgspec.Raw = msgspec.Raw(b"")  # OpenRouter's: others to fall back to
 
 
 _PEEK = msgspec.json.Decoder(_Peek)
@@ -87,7 +81,7 @@ def _in_json(body: bytes) -> ModelField | None:
     if len(spans) != 1:
         raise BadRequest("The body must name its model exactly once, as a string.", param="model")
     start, end = spans[0]
-    return ModelField(_text(body[start:end]), start, end, quoted=True, has_fallbacks=bool(bytes(peek.models)))
+    return ModelField(_text(body[start:end]), start, end, quoted=True)
 
 
 def _top_level_models(body: bytes) -> list[tuple[int, int]]:

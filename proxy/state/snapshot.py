@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from proxy.obs.metrics import Series
 from proxy.policy.balance import SmoothRoundRobin
+from proxy.policy.cors import Cors
 from proxy.policy.fields import Pair
 from proxy.state.live import KeyLive, UpstreamLive
 
@@ -28,6 +29,7 @@ class Endpoint:
     connect_timeout_s: float = 5.0
     max_idle: int = 64
     idle_timeout_s: float = 60.0
+    min_idle: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +55,8 @@ class Upstream:
     first_byte_timeout_s: float
     idle_timeout_s: float
     total_timeout_s: float  # infinite where there is none
+    websocket_idle_s: float  # likewise
+    tcp_keepalive_s: float | None
     live: UpstreamLive
 
     def next_key(self) -> Key | None:
@@ -72,6 +76,7 @@ class Pool:
     name: str
     members: tuple[Member, ...]
     in_turn: SmoothRoundRobin
+    first: Member  # who is asked where only the maker would know, and it is not remembered who that is
 
     def pick(self) -> Member:
         return self.members[self.in_turn.pick()]
@@ -95,6 +100,9 @@ class Route:
         """Does the path begin with this prefix, at the boundary of a segment?"""
         prefix = self.prefix
         return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"/", b"?", b"")
+
+    def serves(self, model: str) -> bool:
+        return self.model is None or self.model.fullmatch(model) is not None
 
     def matches_headers(self, passed: list[Pair]) -> bool:
         return all(
@@ -120,6 +128,8 @@ class Snapshot:
     routes: tuple[Route, ...]
     upstreams: Mapping[str, Upstream]
     unrouted_series: Series
+    fast_lane: bool
+    cors: Cors | None  # pages of which origins may call
 
 
 class Snapshots:

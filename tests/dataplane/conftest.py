@@ -6,6 +6,11 @@ import pytest
 from tests.support.raw import RawCaller
 
 
+@pytest.fixture(params=[True, False], ids=["fast lane", "aiohttp lane"])
+def fast_lane(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 async def no_caller_stays_open(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Whatever a test does, its callers leave in the end."""

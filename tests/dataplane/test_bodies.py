@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from proxy.dataplane.aiohttp_connection import AiohttpConnection, Phase
+from tests.support.lanes import the_connection, waits_for_body
 from tests.support.raw import CLIENT, RawCaller, ask, get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, answering, whole
@@ -138,12 +138,6 @@ async def test_upstream_that_does_not_read_holds_the_caller_back(framing, script
     await upstream.until(lambda: script.counted == size)
 
 
-def the_connection(running: RunningProxy) -> AiohttpConnection:
-    (connection,) = running.serinus.data_plane.callers.open
-    assert isinstance(connection, AiohttpConnection)
-    return connection
-
-
 def held_back(running: RunningProxy) -> bool:
     """Is no more read of the only request, for the upstream takes no more of it?"""
     caller = the_connection(running)
@@ -213,10 +207,6 @@ async def begun(running: RunningProxy, name: str) -> RawCaller:
     await caller.send(raw)
     await running.until(lambda: waits_for_body(running) and bool(running.inflight()) is streamed)
     return caller
-
-
-def waits_for_body(running: RunningProxy) -> bool:
-    return the_connection(running)._phase is Phase.BODY
 
 
 @pytest.mark.parametrize("name", BEGINNINGS)
@@ -421,7 +411,7 @@ MODEL_ANSWERS: dict[str, tuple[int, bytes]] = {
     "two content types": (400, by(b"all-key", b'{"model":"gpt-4"}', fields=JSON + TEXT)),
     "nested without end": (400, by(b"all-key", b'{"model":"gpt-4","a":' + b"[" * 100_000)),
     "beyond the buffer": (413, by(b"all-key", b'{"model":"gpt-4","a":"%b"}' % (b"x" * 2 * MIB))),
-    "no body": (200, get().replace(b"client-key", b"all-key")),
+    "no body": (200, get(b"/v1/files").replace(b"client-key", b"all-key")),
     "anything where nothing hangs on it": (200, by(b"all-key", b"zebra", target=ANY)),
     "two models where nothing hangs on it": (200, by(b"all-key", b'{"model":"a","model":"b"}', target=ANY)),
     "replaced where the route takes any": (200, by(b"all-key", b'{"model":"a"}', target=RENAMED)),
@@ -445,7 +435,8 @@ MODEL_ANSWERS: dict[str, tuple[int, bytes]] = {
     "not allowed by deployment, no body": (403, by(b"some-key", b"", target=b"/any/Deployments/%78/chat")),
     "not allowed by verb": (403, by(b"some-key", b'{"model":"other"}', target=b"/any/models/x:generate")),
     "allowed by deployment": (200, by(b"some-key", b'{"model":"other"}', target=b"/any/deployments/other/chat")),
-    "look at one model": (200, get(b"/any/models/claude").replace(b"client-key", b"some-key")),
+    "look at one model": (200, get(b"/any/models/other").replace(b"client-key", b"some-key")),
+    "look at one model that is not allowed": (403, get(b"/any/models/claude").replace(b"client-key", b"some-key")),
     "allowed, with others to fall back to": (400, by(b"some-key", b'{"model":"other","models":["x"]}', target=ANY)),
     "escapes in the text": (200, by(b"some-key", b'{"model":"other","a":"\\u00e9"}', target=ANY)),
     "two models in the query": (400, get(b"/any/x?model=other&Model=a").replace(b"client-key", b"some-key")),

@@ -11,6 +11,8 @@ import pytest
 
 from proxy.dataplane.aiohttp_connection import AiohttpConnection
 from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.fast_lane import FastConnection
+from tests.support.lanes import has_begun_a_head, holds_more, is_idle, the_connection
 from tests.support.raw import RawCaller, ask, get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, ScriptedUpstream, answering, whole
@@ -19,6 +21,7 @@ KIB, MIB = 1024, 1024 * 1024
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = b"10\r\ndata: something!\r\n"
 LAST = b"0\r\n\r\n"
+TRACE_ID = b"4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Directed:
@@ -43,12 +46,6 @@ async def asked(
     await caller.send(request or get())
     await upstream.until(lambda: len(upstream.script.talks) > count)
     return caller, upstream.script.talks[-1]
-
-
-def the_connection(running: RunningProxy) -> AiohttpConnection:
-    (connection,) = running.serinus.data_plane.callers.open
-    assert isinstance(connection, AiohttpConnection)
-    return connection
 
 
 def outcomes(running: RunningProxy) -> dict[str, int]:
@@ -175,7 +172,7 @@ async def test_slow_head_is_refused_however_many_pieces_come(pieces, scripted, p
     caller = await RawCaller.connect(running.port)
     for piece in pieces:
         await caller.send(piece)
-        await running.until(lambda: the_connection(running)._phase.name == "HEAD")
+        await running.until(lambda: has_begun_a_head(running))
         running.pass_time(10 / len(pieces))
     answer = await caller.answer()
     assert (answer.status, answer.field(b"connection")) == (408, b"close")
@@ -193,15 +190,11 @@ async def test_idle_connection_is_closed_without_a_word(requests, scripted, prox
     for _ in range(requests):
         await caller.send(get())
         assert (await caller.answer()).status == 200
-    await running.until(lambda: the_connection_is_idle(running))
+    await running.until(lambda: is_idle(running))
     running.pass_time(74)
     assert not the_connection(running).wire.is_closing()
     running.pass_time(2)
     assert await caller.read_rest() == b""
-
-
-def the_connection_is_idle(running: RunningProxy) -> bool:
-    return bool(running.serinus.data_plane.callers.open) and the_connection(running)._phase.name == "IDLE"
 
 
 async def test_next_head_begun_during_an_answer_has_its_own_time(scripted, proxy):
@@ -209,11 +202,11 @@ async def test_next_head_begun_during_an_answer_has_its_own_time(scripted, proxy
     running = await proxy(config_for(upstream.url))
     caller, talk = await asked(upstream, running)
     await caller.send(b"GET /v1/half")
-    await running.until(lambda: the_connection(running)._early_bytes)
+    await running.until(lambda: holds_more(running))
     running.pass_time(30)
     await talk.send(whole(b"{}"))
     assert (await caller.answer()).status == 200
-    await running.until(lambda: the_connection(running)._phase.name == "HEAD")
+    await running.until(lambda: has_begun_a_head(running))
     running.pass_time(11)
     assert (await caller.answer()).status == 408
 
@@ -236,7 +229,7 @@ async def test_connection_that_carried_an_upload_idles_like_any_other(scripted, 
         await running.until(lambda: upload_is_blocked(running))
         go_on.set()
         assert (await caller.answer()).status == 200
-    await running.until(lambda: the_connection_is_idle(running))
+    await running.until(lambda: is_idle(running))
     running.pass_time(70)
     await caller.send(get())
     assert (await caller.answer()).status == 200
@@ -480,6 +473,7 @@ async def test_drain_closes_what_is_idle_and_lets_streams_run_to_their_end(scrip
     assert running.serinus.data_plane.busy == 1
     await talk.send(EVENT, LAST)
     assert await streaming.read_rest() == EVENT + LAST
+    streaming.close()
     await running.until(lambda: running.serinus.data_plane.busy == 0)
     assert outcomes(running) == {"ok": 1}
 
@@ -518,7 +512,8 @@ async def test_livez_answers_whoever_asks(proxy):
 async def test_access_log_says_who_asked_what_and_how_it_ended(scripted, proxy):
     upstream = await scripted(answering(whole(b'{"a":1}', fields=b"X-Request-Id: req_Up\r\n")))
     running = await proxy(config_for(upstream.url))
-    await ask(running.port, post(target=b"/v1/chat/completions?secret=1", fields=b"X-Request-Id: id-1\r\n"))
+    ids = b"X-Request-Id: id-1\r\nTraceparent: 00-%b-00f067aa0ba902b7-01\r\n" % TRACE_ID
+    await ask(running.port, post(target=b"/v1/chat/completions?secret=1", fields=ids))
     await running.until_logged()
     (line,) = running.requests_logged
     times = [line.pop(name) for name in ("duration_ms", "ttfb_ms", "overhead_ms")]
@@ -527,6 +522,7 @@ async def test_access_log_says_who_asked_what_and_how_it_ended(scripted, proxy):
         "level": "info",
         "event": "request",
         "request_id": "id-1",
+        "trace_id": TRACE_ID.decode(),
         "upstream_request_id": "req_Up",
         "peer": "127.0.0.1",
         "client": "tester",
@@ -674,4 +670,4 @@ async def test_two_thousand_requests_leave_nothing_behind(scripted, proxy):
     assert len(data_plane.watch._timed) == watched
     await running.until(lambda: file_descriptors() == descriptors)
     gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, Exchange | AiohttpConnection)]
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, Exchange | AiohttpConnection | FastConnection)]

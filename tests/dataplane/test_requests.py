@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pytest
 import trustme
 
+from proxy.policy.fields import TRACEPARENT_VALUE
 from tests.support.raw import CLIENT, RawCaller, ask, get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Received, answering, whole
@@ -317,7 +318,7 @@ PASSED: dict[str, Passed] = {
         sent=b"Connection: host, authorization, content-type, cookie, via\r\nContent-Type: zebra\r\nCookie: a=1\r\n",
     ),
     "nominated length": body_passed(post(b"zebra", target=TARGET, fields=b"Connection: content-length\r\n"), b"zebra"),
-    "an upgrade nobody takes": dropped(b"Connection: Upgrade", b"Upgrade: websocket"),
+    "an upgrade nobody takes": dropped(b"Connection: Upgrade", b"Upgrade: h2c"),
     # --- bodies ---
     "length of 0": body_passed(post(b"", target=TARGET), b""),
     "length with zeros before": body_passed(head(b"Content-Length: 0005\r\n") + b"zebra", b"zebra"),
@@ -405,7 +406,8 @@ def callers_fields(request: Received, port: int) -> tuple[bytes, ...]:
     assert request.field(b"authorization") == b"Bearer upstream-key-0"
     assert request.field(b"x-request-id")
     assert [value for name, value in request.fields if name == b"via"][-1].startswith(b"1.1 serinus-")
-    ours = (b"Host", b"authorization", b"x-request-id", b"via")
+    assert TRACEPARENT_VALUE.fullmatch(request.field(b"traceparent"))
+    ours = (b"Host", b"authorization", b"x-request-id", b"traceparent", b"via")
     return tuple(b"%b: %b" % pair for pair in request.fields if pair[0] not in ours)
 
 

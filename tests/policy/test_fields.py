@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from proxy.model.errors import BadRequest, ExpectationFailed, LoopDetected, MalformedRequest, UnknownCoding
 from proxy.policy import fields
-from proxy.policy.fields import Kind, Pair, check_host, check_inside, kind_of, origin_form, read_fields
+from proxy.policy.fields import Kind, Pair, kind_of, read_fields
+from proxy.policy.target import check_host, check_inside, origin_form
 
 HOST = (b"Host", b"proxy")
 TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -128,7 +129,11 @@ def test_origin_form_is_a_path_of_visible_bytes_or_refused(target):
     assert target.endswith(found) or found == b"/"
 
 
-@given(st.sampled_from([b"http", b"HTTPS"]), st.from_regex(rb"\A[a-z0-9.:]{1,12}\Z"), st.from_regex(rb"\A/[a-z/?]*\Z"))
+@given(
+    st.sampled_from([b"http", b"HTTPS"]),
+    st.from_regex(rb"\A[a-z0-9.]{1,12}(:[0-9]{1,4})?\Z"),
+    st.from_regex(rb"\A/[a-z/?]*\Z"),
+)
 def test_authority_of_an_absolute_target_is_left_aside(scheme, authority, path):
     assert origin_form(scheme + b"://" + authority + path) == path
 

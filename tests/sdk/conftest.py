@@ -37,6 +37,11 @@ routes: [{{prefix: /v1, pool: chat, {route}}}, {{prefix: /anthropic, pool: claud
 """
 
 
+@pytest.fixture(params=[True, False], ids=["fast lane", "aiohttp lane"])
+def fast_lane(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[SimulatedUpstream]:
     async with SimulatedUpstream(BEHAVIOUR, random.Random(1)) as running:

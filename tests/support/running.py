@@ -79,9 +79,11 @@ class RunningProxy:
 
 
 async def start_proxy(
-    config: str, *, environ: Mapping[str, str] | None = None, path: Path | None = None
+    config: str, *, environ: Mapping[str, str] | None = None, path: Path | None = None, fast_lane: bool = True
 ) -> RunningProxy:
     """Start a proxy. `config` says nothing of listeners: they are on free ports of this machine unless it does.
+
+    `fast_lane`: whether plain requests take it, where `config` does not say.
 
     `path`: the file that `config` is written to, for tests that reload it.
     """
@@ -89,6 +91,8 @@ async def start_proxy(
         config = "listen: 127.0.0.1:0\n" + config
     if "\nadmin:" not in config:
         config += "\nadmin: {listen: 127.0.0.1:0}\n"
+    if "fast_lane:" not in config:
+        config += f"fast_lane: {str(fast_lane).lower()}\n"
     if path is not None:
         path.write_text(config)
     environ = dict(environ or {})

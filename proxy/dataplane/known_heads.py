@@ -1,0 +1,123 @@
+"""Heads that were read before, so that the next request with the same is not read again.
+
+An application sends nearly the same head with each call: only the length of the body and the ids of the call differ.
+What is the same is the key under which the head, read and admitted, is remembered; so most requests cost a look-up
+instead of a parse, a sort of their fields and a look at who sends them and where to.
+
+A head is read by llhttp in full, and remembered only if it is that of a plain request: HTTP/1.1, a body of a known
+length or none, nothing of the connection beyond keeping it. A later one may differ from it only in values that match
+the narrow patterns here, so what llhttp would say of it is known.
+"""
+
+import re
+
+import httptools
+
+from proxy.dataplane.handler import Handler
+from proxy.dataplane.request import Head, Request
+from proxy.model.errors import ProxyError
+from proxy.policy.fields import CODING, CONNECTION, EXPECT, SANE_ID, TRACEPARENT_VALUE, Pair, kind_of
+
+MAX_KNOWN = 512
+MAX_HEAD_BYTES = 8 * 1024  # larger ones are rare, and not for the fast lane
+MAX_FIELDS = 128
+
+_VARYING = re.compile(
+    rb"\r\n(?:(?i:content-length):[ \t]*([0-9]{1,18})|(?i:x-request-id):[ \t]*(%b)|(?i:traceparent):[ \t]*(%b))(?=\r\n)"
+    % (SANE_ID.pattern, TRACEPARENT_VALUE.pattern)
+)
+
+
+class KnownHeads:
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._known: dict[bytes, Head] = {}
+
+    def request(self, block: bytes, peer: str) -> Request | None:
+        """The request whose head is `block`, up to and with the CRLF of its last field; None if it is not a plain one.
+
+        Whatever is wrong with it is found, and answered, by who can read any request.
+        """
+        same, values = _without_varying(block)
+        head = self._known.get(same)
+        if head is None or not self._handler.in_force(head):
+            request = self._read(block, peer)
+            if request is not None:
+                self._remember(same, values, request)
+            return request
+        digits, request_id, traceparent = values
+        length = None if digits is None else int(digits)
+        if length is not None and length > head.max_body_bytes:
+            return None
+        return self._handler.begin(head, length, request_id, traceparent, peer)
+
+    def _read(self, block: bytes, peer: str) -> Request | None:
+        parsed = _Parsed()
+        parser = httptools.HttpRequestParser(parsed)
+        try:
+            parser.feed_data(block + b"\r\n")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return None
+        pairs = tuple(parsed.pairs)
+        if len(pairs) != block.count(b"\r\n") - 1 or len(pairs) > MAX_FIELDS or not _plain(parser, pairs):
+            return None
+        try:
+            request = self._handler.read(
+                parser.get_method(), parsed.target, pairs, http11=True, keep_alive=True, peer=peer
+            )
+            self._handler.admit(request)
+        except ProxyError:
+            return None
+        return request if request.head.local is None else None
+
+    def _remember(self, same: bytes, values: tuple[bytes | None, ...], request: Request) -> None:
+        fields = request.head.fields
+        length = None if fields.content_length is None else b"%d" % fields.content_length
+        if values != (length, fields.request_id, fields.traceparent):
+            return  # one of them is there twice, or written in a way of its own
+        while len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]  # the oldest
+        self._known[same] = request.head
+
+
+class _Parsed:
+    """llhttp's listener."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.pairs: list[Pair] = []
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.pairs.append((name, value.strip(b" \t")))
+
+
+def _plain(parser: httptools.HttpRequestParser, pairs: tuple[Pair, ...]) -> bool:
+    if parser.get_http_version() != "1.1":
+        return False
+    for name, value in pairs:
+        kind = kind_of(name)
+        if kind is CODING or kind is EXPECT or (kind is CONNECTION and value.lower() != b"keep-alive"):
+            return False
+    return True
+
+
+def _without_varying(block: bytes) -> tuple[bytes, tuple[bytes | None, bytes | None, bytes | None]]:
+    """The head without the values that differ from call to call; and its length, request id and traceparent."""
+    length = request_id = traceparent = None
+    parts, at = [], 0
+    for found in _VARYING.finditer(block):
+        group = found.lastindex or 0
+        start, end = found.span(group)
+        parts.append(block[at:start])
+        at = end
+        if group == 1:
+            length = found[1]
+        elif group == 2:
+            request_id = found[2]
+        else:
+            traceparent = found[3]
+    parts.append(block[at:])
+    return b"".join(parts), (length, request_id, traceparent)

@@ -1,0 +1,19 @@
+"""What all exchanges share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.dataplane.account import Account
+from proxy.dataplane.deadlines import Watch
+from proxy.dataplane.upstream import ConnectionPools
+from proxy.state.makers import Makers
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    clock: Callable[[], float]
+    pools: ConnectionPools
+    watch: Watch
+    account: Account
+    makers: Makers
+    stall_timeout_s: float

@@ -6,6 +6,7 @@ own: to import the cases puts modules of common names (`case`, `pkg_resources`) 
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,3 +41,5 @@ def verdict(result) -> dict[str, object]:
 
 if __name__ == "__main__":
     json.dump(asyncio.run(run(sys.argv[1], sys.argv[2:])), sys.stdout)
+    sys.stdout.flush()
+    os._exit(0)  # the library's own threads may outlive the interpreter, and then abort the process

@@ -54,6 +54,7 @@ class AiohttpConnection(RequestHandler):
         "_early_bytes",
         "_phase",
         "_waiting_since_s",
+        "answered_here",
         "deadline_s",
         "exchange",
         "long_heads",
@@ -80,6 +81,7 @@ class AiohttpConnection(RequestHandler):
         self._callers = callers
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
+        self.answered_here = False  # is an answer of our own being made?
         self._done: asyncio.Future[bool] | None = None
         self._body_wait: asyncio.Timeout | None = None
         self._early_bytes = False  # of a next request, while this one is answered
@@ -127,11 +129,12 @@ class AiohttpConnection(RequestHandler):
         self._callers.closed(self)
         if self.exchange is not None:
             self.exchange.caller_gone()
+        elif self.answered_here and self._task_handler is not None:
+            self._task_handler.cancel()
         super().connection_lost(exc)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        # aiohttp calls this after every read of a body, paused or not, and it feeds the parser and wakes the transport.
-        if self._reading_paused:
+        if self._reading_paused:  # aiohttp calls it after every read of a body, which costs a parse and a wake-up
             super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
@@ -269,16 +272,15 @@ class AiohttpConnection(RequestHandler):
         """A request's head is complete. Raises ConnectionResetError if the connection has been given up meanwhile."""
         self._refuse_to_go_on()
         self._phase = EXCHANGE
-        self._early_bytes = False
+        self._early_bytes = self.answered_here = False
         self.deadline_s = math.inf
 
     def begin_tunnel(self, tunnel: Tunnel) -> None:
         """From now on what comes is the tunnel's, and so is what aiohttp kept of it."""
         self.tunnel = tunnel
         early, self._message_tail = self._message_tail, b""
-        if early:
-            tunnel.from_caller(early)
-            self.wire.resume_reading()  # aiohttp may have paused it
+        self.wire.resume_reading()  # aiohttp may have paused it
+        tunnel.from_caller(early)
 
     async def read_body(self, content: StreamReader) -> bytes:
         """Some more of the body; b"" at its end, or when the exchange has ended meanwhile.

@@ -118,9 +118,9 @@ class AiohttpLane:
             handler.admit(request)
         if head.local is not None:
             keep_alive = head.keep_alive and not self._callers.draining and not request.has_body
-            answer = await self._local.answer(request, close=not keep_alive)
-            if not caller.wire.is_closing():
-                caller.wire.write(answer)
+            caller.answered_here = True
+            caller.wire.write(await self._local.answer(request, close=not keep_alive))
+            caller.answered_here = False
             return keep_alive
         body, more = b"", False
         if request.has_body:

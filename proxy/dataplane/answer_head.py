@@ -57,7 +57,7 @@ def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> An
         raise BadAnswer(f"more than {MAX_FIELDS} fields")
     seen: dict[bytes, bytes] = {}
     cuts: list[tuple[int, int]] = []
-    unframed = status == 204  # its framing fields, if any, are wrong, and would be to the caller
+    unframed = status in (101, 204)  # its framing fields, if any, are wrong, and would be to the caller
     for found in _FIELD.finditer(fields.lower()):
         name, value = found.groups()
         if name in _HOP_BY_HOP or name[:10] == b"x-serinus-" or (unframed and name in _FRAMING):

@@ -1,5 +1,6 @@
 """A call whose answer hands out the id of something its upstream keeps: an exchange that reads the id in passing."""
 
+from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.framing import AnswerReader
 from proxy.model.errors import BadAnswer
@@ -19,23 +20,22 @@ class Creation(Exchange):
 
     def received(self, data: bytes) -> None:
         super().received(data)
-        if self._copy is not None:
-            try:
-                self._beginning += self._copy.feed(data)
-            except BadAnswer:  # which the exchange has seen to
-                self._copy = None
-            else:
-                self._look()
-
-    def _look(self) -> None:
-        head = None if self._copy is None else self._copy.head
-        if head is None:
+        copy = self._copy
+        if copy is None:
             return
-        if 200 <= head.status < 300 and (made := ids_in_answer(self._beginning)):
-            key = self._request.key
-            maker = Maker(self._upstream.name, None if key is None else key.name)
-            for one in made:
-                self._tools.makers.remember(one, maker)
+        try:
+            self._beginning += copy.feed(data)
+        except BadAnswer:  # which the exchange has seen to
             self._copy = None
-        elif head.status >= 300 or len(self._beginning) > LOOKED_AT_BYTES:
+        else:
+            if copy.head is not None:
+                self._look(copy.head)
+
+    def _look(self, head: AnswerHead) -> None:
+        made = ids_in_answer(self._beginning) if head.status < 300 else []
+        key = self._request.key
+        for one in made:
+            self._tools.makers.remember(one, Maker(self._upstream.name, None if key is None else key.name))
+        told = made and head.event_stream  # in the first event
+        if told or head.status >= 300 or len(self._beginning) > LOOKED_AT_BYTES:
             self._copy = None

@@ -28,6 +28,8 @@ ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but 
 
 
 class Exchange:
+    IDLE_LIMIT = "timeouts.idle"  # the setting that says how long an upstream may be silent amid its answer
+
     __slots__ = (
         "_body",
         "_caller",
@@ -198,7 +200,7 @@ class Exchange:
             self._stalled_bytes = None
             self._connection.transport.resume_reading()
             self._last_byte_s = now_s = self._tools.clock()
-            self.deadline_s = min(now_s + self._upstream.idle_timeout_s, self._total_deadline_s)
+            self._rearm(now_s)
 
     # --- what ends it --------------------------------------------------------------------------------------------
 
@@ -267,7 +269,7 @@ class Exchange:
         elif self._last_byte_s + self._limit_s > now_s:
             self._rearm(self._last_byte_s)
         elif self._relaying is not None:
-            self._too_late(Outcome.STALLED, "silent for longer than timeouts.idle")
+            self._too_late(Outcome.STALLED, f"silent for longer than {self.IDLE_LIMIT}")
         else:
             self._too_late(Outcome.TIMEOUT, "no first byte in time")
 

@@ -100,14 +100,16 @@ class AnswerReader:
                 raise BadAnswer(f"more than {MAX_INTERIM_ANSWERS} interim answers")
             return buffer[end + 4 :]
         head = parse_head(status, reason, buffer[line_end:end], http11=http11)
-        self.body = self._delimit(head, parser, listener)
+        self.body = self._delimit(head, parser, listener, http11=http11)
         self.head = head
         return buffer[end + 4 :]
 
-    def _delimit(self, head: AnswerHead, parser: httptools.HttpResponseParser, listener: Completion) -> Body:
+    def _delimit(
+        self, head: AnswerHead, parser: httptools.HttpResponseParser, listener: Completion, *, http11: bool
+    ) -> Body:
         """RFC 9112 6.3, in its order."""
         if head.status == 101:
-            if not self._websocket or head.seen.get(b"upgrade") != b"websocket":
+            if not (self._websocket and http11 and head.seen.get(b"upgrade", b"").strip() == b"websocket"):
                 raise BadAnswer("a change of protocol nobody asked for")
             return UntilClose(rechunk=False)
         self.reusable = head.keep_alive

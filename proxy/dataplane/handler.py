@@ -90,9 +90,10 @@ class Handler:
         head.goes_by_model = by_name or candidates[0].replaces_model
         if by_name and head.method == b"GET" and is_model_list(head.target):
             head.local = Local.MODELS
-        head.ids = stateful.ids_in_path(head.target)
-        head.creates = stateful.creates(head.method, head.target)
-        head.may_store = stateful.may_store(head.method, head.target)
+        within = head.target[len(candidates[0].prefix) :]
+        head.ids = stateful.ids_in_path(within)
+        head.hands_out = stateful.hands_out(head.method, within)
+        head.may_store = stateful.may_store(head.method, within)
         head.may_refer = head.method == b"POST"
         head.max_body_bytes = max(route.max_body_bytes for route in candidates)
         head.buffer_bytes = max(route.buffer_bytes for route in candidates)
@@ -112,8 +113,8 @@ class Handler:
         kind = Exchange
         if head.websocket:
             kind = Tunnel
-        elif head.creates or (head.may_store and b'"store"' in body):
-            kind = Creation
+        elif head.hands_out or (head.may_store and b'"store"' in body):
+            kind, request.looked_into = Creation, True
         if member.model is not None and model is not None:
             body = model.replaced(body, member.model)
         lease = Lease(member.upstream.live, None if key is None else key.live)

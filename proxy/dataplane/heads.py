@@ -18,10 +18,10 @@ def upstream_target(route: Route, upstream: Upstream, target: bytes) -> bytes:
 
 def request_head(request: Request, route: Route, upstream: Upstream, body_bytes: int | None) -> bytes:
     """The head of a request to `upstream`. `body_bytes`: the length of its body; None if it is sent in chunks."""
-    way = route, upstream
+    way = route, upstream, request.looked_into
     same = request.head.sent.get(way)
     if same is None:
-        same = request.head.sent[way] = _same_each_time(request.head, route, upstream)
+        same = request.head.sent[way] = _same_each_time(request.head, *way)
     if body_bytes is None:
         framing = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     elif request.has_body:
@@ -33,12 +33,12 @@ def request_head(request: Request, route: Route, upstream: Upstream, body_bytes:
     return b"".join((same, key_line, *ids, framing))
 
 
-def _same_each_time(head: Head, route: Route, upstream: Upstream) -> bytes:
+def _same_each_time(head: Head, route: Route, upstream: Upstream, looked_into: bool) -> bytes:
     """What every request with this head begins with at `upstream`."""
     parts = [head.method, b" ", upstream_target(route, upstream, head.target), upstream.after_target]
     for name, value in head.fields.passed:
-        if head.creates and name.lower() == b"accept-encoding":
-            value = b"gzip" if b"gzip" in value.lower() else b"identity"  # what can be looked into for the id
+        if looked_into and name.lower() == b"accept-encoding":
+            value = b"identity"
         if name.lower() not in upstream.overridden:
             parts += (name, b": ", value, b"\r\n")
     parts += (upstream.fixed_lines, head.snapshot.via_line)

@@ -21,6 +21,8 @@ from proxy.policy.fields import CODING, CONNECTION, EXPECT, SANE_ID, TRACEPARENT
 MAX_KNOWN = 512
 MAX_HEAD_BYTES = 8 * 1024  # larger ones are rare, and not for the fast lane
 MAX_FIELDS = 128
+# aiohttp refuses a request with two of one of these.
+_ONCE = frozenset(b"content-location content-range content-type etag max-forwards server user-agent".split())
 
 _VARYING = re.compile(
     rb"\r\n(?:(?i:content-length):[ \t]*([0-9]{1,18})|(?i:x-request-id):[ \t]*(%b)|(?i:traceparent):[ \t]*(%b))(?=\r\n)"
@@ -97,10 +99,15 @@ class _Parsed:
 def _plain(parser: httptools.HttpRequestParser, pairs: tuple[Pair, ...]) -> bool:
     if parser.get_http_version() != "1.1":
         return False
+    once = set()
     for name, value in pairs:
-        kind = kind_of(name)
-        if kind is CODING or kind is EXPECT or (kind is CONNECTION and value.lower() != b"keep-alive"):
+        kind, lower = kind_of(name), name.lower()
+        if kind is CODING or kind is EXPECT or lower in once:
             return False
+        if (kind is CONNECTION or lower == b"proxy-connection") and value.lower() != b"keep-alive":
+            return False
+        if lower in _ONCE:
+            once.add(lower)
     return True
 
 

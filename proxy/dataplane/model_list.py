@@ -35,7 +35,7 @@ class ModelLists:
         by_route = dict(zip(to_ask, lists, strict=True))
         merged: dict[str, Model] = {}
         for route in head.candidates:
-            for model in (*(by_route.get(route) or ()), *_spelt_out(route)):
+            for model in (*(by_route.get(route) or ()), *_spelt_out(route, anthropic=anthropic)):
                 if _leads_to(route, head, model["id"]):
                     merged.setdefault(model["id"], model)
         return _as_list(list(merged.values()), anthropic=anthropic)
@@ -81,11 +81,13 @@ def _read_list(payload: bytes) -> list[Model] | None:
     return [model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
 
 
-def _spelt_out(route: Route) -> list[Model]:
+def _spelt_out(route: Route, *, anthropic: bool) -> list[Model]:
     """The model of a route for just one: it is served whether or not an upstream lists it by that name."""
     name = route.model_glob
     if name is None or any(mark in name for mark in "*?["):
         return []
+    if anthropic:
+        return [{"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}]
     return [{"id": name, "object": "model", "created": 0, "owned_by": route.pool.name}]
 
 

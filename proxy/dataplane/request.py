@@ -44,10 +44,10 @@ class Head:
     # What upstreams keep, of which one made it.
     ids: tuple[bytes, ...] = ()  # in the target
     may_refer: bool = False  # may the body bring ids back?
-    creates: bool = False  # does the answer hand one out?
+    hands_out: bool = False  # does the answer hand one out?
     may_store: bool = False  # does it if the body says `store`?
 
-    sent: dict[tuple[Route, Upstream], bytes] = field(default_factory=dict)  # what of it is the same each time
+    sent: dict[tuple[Route, Upstream, bool], bytes] = field(default_factory=dict)  # what of it is the same each time
 
     @property
     def held_client(self) -> Client | None:
@@ -69,6 +69,7 @@ class Request:
     route: Route | None = None
     member: Member | None = None
     key: Key | None = None
+    looked_into: bool = False  # is the answer, for ids?
 
     # What came of it.
     status: int = 0  # of the answer that the caller got; 0 for none

@@ -2,7 +2,7 @@
 
 from proxy.dataplane.request import Head, Request
 from proxy.model.errors import BadRequest, BodyTooLarge, ModelForbidden, ModelNotFound, RouteNotFound
-from proxy.policy.model_field import ModelField, find_model, names_others
+from proxy.policy.model_field import ModelField, find_model, is_readable, names_others
 from proxy.policy.named_models import check_unambiguous, models_in_path, models_in_query
 from proxy.policy.stateful import ids_in_body
 from proxy.state.makers import Maker, Makers
@@ -59,9 +59,11 @@ def model_asked(request: Request, body: bytes, *, more: bool) -> ModelField | No
     content_types = [value for name, value in fields.passed if name.lower() == b"content-type"]
     if len(content_types) > 1:
         raise BadRequest("Content-Type must be there once, for the body's model must be known to send it on.")
-    model = find_model(body, content_types[0] if content_types else b"")
+    content_type = content_types[0] if content_types else b""
+    model = find_model(body, content_type)
     if held is not None:
-        if model is None and request.head.named is None:
+        named = model is not None or models_in_path(request.head.method, request.head.target)
+        if not (named and is_readable(content_type)):
             raise BadRequest(MODEL_WANTED, param="model", code="model_required")
         if names_others(body):
             raise BadRequest("The body names other models to fall back to: not for this client.", param="models")

@@ -8,6 +8,7 @@ from typing import cast
 # Linux calls a socket writable again only when a third of its send buffer is free, and that buffer grows to megabytes:
 # a caller that reads slowly would look for minutes like one that does not read. So little is kept there unsent.
 UNSENT_BYTES = 128 * 1024
+MAX_KEEPALIVE_S = 32767  # Linux takes no more
 WRITE_HIGH_WATER_BYTES = 64 * 1024  # what a caller may leave unread before its upstream is paused
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
 
@@ -36,7 +37,7 @@ def ask_when_silent(transport: asyncio.Transport, interval_s: float | None) -> N
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):  # the second is what macOS calls the first
         if hasattr(socket, option):
-            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), max(1, round(interval_s)))
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), min(max(1, round(interval_s)), MAX_KEEPALIVE_S))
 
 
 def reset(wire: asyncio.Transport) -> None:

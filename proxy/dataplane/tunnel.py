@@ -7,12 +7,39 @@ first: an end of one side is handed on as just that. Before the 101 it is an exc
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.sockets import ask_when_silent
+from proxy.dataplane.tools import Tools
+from proxy.dataplane.upstream import UpstreamConnection
 from proxy.model.outcome import Outcome
 
 MAX_EARLY_BYTES = 64 * 1024  # of a caller that does not wait for the 101
 
 
+class LastBytes:
+    """What a connection carries when its exchange is over and bytes are still to be taken: they have a while."""
+
+    def __init__(self, tools: Tools, connection: UpstreamConnection) -> None:
+        self._watch, self._connection = tools.watch, connection
+        self.deadline_s = tools.clock() + tools.stall_timeout_s
+        self._watch.add(self)
+
+    def expired(self, now_s: float) -> None:
+        self._watch.discard(self)
+        self._connection.abort()
+
+    def upstream_closed(self, error: Exception | None) -> None:
+        self._watch.discard(self)
+
+    def upstream_eof(self) -> bool:
+        return False
+
+    def connected(self, connection: UpstreamConnection) -> None: ...
+    def connect_failed(self, reason: str, *, timed_out: bool) -> None: ...
+    def received(self, data: bytes) -> None: ...
+    def upstream_writable(self, writable: bool) -> None: ...
+
+
 class Tunnel(Exchange):
+    IDLE_LIMIT = "websocket.idle"
     __slots__ = ("_caller_ended", "_early", "_open", "_upstream_ended")
 
     def start(self, body: bytes, *, more: bool) -> None:
@@ -26,13 +53,14 @@ class Tunnel(Exchange):
         if self._request.status != 101 or connection is None:
             return
         self._open = True
-        self._rearm(now_s)
+        if self._stalled_bytes is None:
+            self._rearm(now_s)
         for transport in (self._caller.wire, connection.transport):
             ask_when_silent(transport, self._upstream.tcp_keepalive_s)
         early, self._early = self._early, b""
         if early:
-            connection.transport.write(early)
             self._caller.wire.resume_reading()
+            connection.transport.write(early)  # which may pause the caller again
 
     @property
     def _limit_s(self) -> float:
@@ -95,17 +123,20 @@ class Tunnel(Exchange):
             super().upstream_closed(error)
 
     def caller_gone(self) -> None:
-        connection = self._connection
-        if self._open and connection is not None and connection.transport.get_write_buffer_size() == 0:
-            self._connection, connection.exchange = None, None
-            connection.transport.close()  # the caller's last words are on their way: they are not cut off
+        if self._open:
+            self._let_go()  # the caller's last words are not cut off
         super().caller_gone()
 
     def _finish(self) -> None:
         """Both sides have said all they had to say."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.exchange = None
-            connection.transport.close()
+        self._let_go()
         self._caller.wire.close()
         self._end(Outcome.OK, keep_alive=False)
+
+    def _let_go(self) -> None:
+        """Close the upstream's connection after what is still to be written."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            unsent = connection.transport.get_write_buffer_size() > 0
+            connection.exchange = LastBytes(self._tools, connection) if unsent else None
+            connection.transport.close()

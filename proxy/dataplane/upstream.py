@@ -62,9 +62,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if exchange is not None and exchange.upstream_eof():
+        if exchange is None:
+            return False
+        if exchange.upstream_eof():
             return True
-        if exchange is not None and self.transport.get_write_buffer_size() > 0:
+        if self.exchange is exchange and self.transport.get_write_buffer_size() > 0:
             self.abort()  # the transport would first wait until all of the request is taken, which may be never
             exchange.upstream_closed(None)
         return False  # the transport closes, and connection_lost follows

@@ -120,7 +120,8 @@ class RequestFields:
     chunked: bool = False
     expects_continue: bool = False
     encoded: bool = False
-    websocket: bool = False  # asked for, by Upgrade
+    upgrades: list[bytes] = field(default_factory=list)
+    websocket: bool = False  # asked for, by one Upgrade
 
 
 def read_fields(pairs: tuple[Pair, ...], *, http11: bool, via_id: bytes) -> RequestFields:
@@ -196,7 +197,8 @@ def _read_expectation(fields: RequestFields, pair: Pair, http11: bool, via_id: b
 
 
 def _read_upgrade(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:
-    fields.websocket = http11 and pair[1].strip().lower() == b"websocket"
+    fields.upgrades.append(pair[1].strip().lower())
+    fields.websocket = http11 and fields.upgrades == [b"websocket"]
 
 
 def _read_subprotocols(fields: RequestFields, pair: Pair, http11: bool, via_id: bytes) -> None:

@@ -41,6 +41,12 @@ def names_others(body: bytes) -> bool:
         return False  # it is no JSON object
 
 
+def is_readable(content_type: bytes) -> bool:
+    """Can a body of this type be looked into for its model?"""
+    kind = content_type.partition(b";")[0].strip().lower()
+    return not kind or b"json" in kind or kind == b"multipart/form-data"
+
+
 def find_model(body: bytes, content_type: bytes) -> ModelField | None:
     """The model that `body` names; None where it names none. Raises BadRequest where it cannot be known for certain."""
     kind, _, parameters = content_type.partition(b";")
@@ -50,7 +56,7 @@ def find_model(body: bytes, content_type: bytes) -> ModelField | None:
     charset = _CHARSET.search(parameters)
     if charset is not None and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
         raise BadRequest("The body must be in UTF-8, for its model must be known to send it on.")
-    return _in_json(body) if not kind or b"json" in kind else None
+    return _in_json(body) if is_readable(content_type) else None
 
 
 class _Peek(msgspec.Struct):

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl, unquote
 
 from proxy.model.errors import BadRequest
 
-_NAMING_SEGMENT = re.compile(r"/(?:deployments|engines)/([^/]*)|/models/([^/:]*):", re.IGNORECASE)
+_NAMING_SEGMENT = re.compile(r"/(?:deployments|engines|model)/([^/]*)|/(?:tuned)?models/([^/:]*):", re.IGNORECASE)
 _RECORD = re.compile(r"/models/(.+?)/?$", re.IGNORECASE)
-_LIST = re.compile(rb"/models/*$", re.IGNORECASE)
+_LIST = re.compile(r"/models/*$", re.IGNORECASE)
 _AMBIGUOUS = re.compile(r"//|/\.{1,2}(?:/|$)|[;\\%]|[^!-~]")
 
 
@@ -51,4 +51,4 @@ def models_in_query(target: bytes) -> list[str]:
 
 def is_model_list(target: bytes) -> bool:
     """Is this the path of the list of models, as some upstream may read it?"""
-    return _LIST.search(target.partition(b"?")[0]) is not None
+    return _LIST.search(unquote(target.partition(b"?")[0].decode("latin-1"))) is not None

@@ -9,6 +9,7 @@ import zlib
 
 ID = rb"[A-Za-z0-9_.:=-]{1,512}"
 LOOKED_AT_BYTES = 16 * 1024  # of an answer: its id stands near its beginning
+MAX_IDS_AN_ANSWER = 8
 
 _COLLECTION = (
     rb"(?:responses|conversations|files|uploads|batches|threads|runs|assistants|vector_stores|containers|videos|evals"
@@ -23,7 +24,7 @@ _ID_IN_BODY = re.compile(
     rb'"(?:[a-z_]+_ids?|conversation|container|id)"[ \t\r\n]*:[ \t\r\n]*(?:\[[ \t\r\n]*)?"(%b)"' % ID
 )
 _MARKS = (b"_id", b'"conversation"', b'"container"')  # no body has an id without one of them, and most have none
-_ID_IN_ANSWER = re.compile(rb'"(?:id|thread_id)"[ \t\r\n]*:[ \t\r\n]*"(%b)"' % ID)
+_ID_IN_ANSWER = re.compile(rb'"(?:id|thread_id|file_id|output_file_id|error_file_id)"[ \t\r\n]*:[ \t\r\n]*"(%b)"' % ID)
 
 
 def ids_in_path(target: bytes) -> tuple[bytes, ...]:
@@ -36,9 +37,12 @@ def ids_in_body(body: bytes) -> list[bytes]:
     return _ID_IN_BODY.findall(body) if any(mark in body for mark in _MARKS) else []
 
 
-def creates(method: bytes, target: bytes) -> bool:
-    """Does the answer to this call hand out an id?"""
-    return method == b"POST" and _CREATES.search(target.partition(b"?")[0]) is not None
+def hands_out(method: bytes, target: bytes) -> bool:
+    """Does the answer to this call hand out an id? What is asked about a kept thing may: a batch names its files."""
+    path = target.partition(b"?")[0]
+    if method == b"POST" and _CREATES.search(path) is not None:
+        return True
+    return method in (b"GET", b"POST") and bool(ids_in_path(path)) and not path.endswith(b"/content")
 
 
 def may_store(method: bytes, target: bytes) -> bool:
@@ -50,7 +54,7 @@ def ids_in_answer(payload: bytes) -> list[bytes]:
     """The ids that the beginning of an answer's body hands out: a JSON object's or the first events of a stream."""
     if payload.startswith(b"\x1f\x8b"):
         payload = _unpacked(payload)
-    return _ID_IN_ANSWER.findall(payload)[:2]
+    return _ID_IN_ANSWER.findall(payload)[:MAX_IDS_AN_ANSWER]
 
 
 def _unpacked(payload: bytes) -> bytes:

@@ -16,8 +16,9 @@ from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.tunnel import Tunnel
-from proxy.model.errors import BodyTooLarge, MethodNotAllowed
+from proxy.model.errors import BodyTooLarge, MethodNotAllowed, OriginForbidden
 from proxy.policy import stateful
+from proxy.policy.cors import origin_of
 from proxy.policy.fields import Pair, read_fields
 from proxy.policy.named_models import is_model_list
 from proxy.policy.target import check_inside, origin_form
@@ -52,9 +53,9 @@ class Handler:
         if head.target == b"/livez" and method in (b"GET", b"HEAD") and not request.has_body:
             head.local = Local.ALIVE
         if snapshot.cors is not None:
-            head.cors = snapshot.cors.allow(fields.passed)
+            head.cors = snapshot.cors.answer(fields.passed)
             preflight = snapshot.cors.preflight(method, fields.passed)
-            if preflight and not request.has_body:
+            if preflight and not fields.content_length and not fields.chunked:
                 head.local, head.cors = Local.PREFLIGHT, preflight
         return request
 
@@ -78,10 +79,12 @@ class Handler:
     def admit(self, request: Request) -> None:
         """Who is it, and which routes may take it?
 
-        Raises Unauthenticated, RouteNotFound, ModelForbidden, BadRequest or BodyTooLarge.
+        Raises Unauthenticated, OriginForbidden, RouteNotFound, ModelForbidden, BadRequest or BodyTooLarge.
         """
         head = request.head
         head.client, head.credentials = identify(head.snapshot, head.fields)
+        if head.client is None:
+            _check_origin(head)
         head.candidates = candidates = candidates_of(head)
         for route in candidates:
             check_inside(head.target, len(route.prefix))
@@ -125,3 +128,13 @@ class Handler:
             exchange.abort("the proxy failed; its log says why")
             raise
         return exchange
+
+
+def _check_origin(head: Head) -> None:
+    """Whoever reaches an open proxy may use it, and so may any web page in their browser, unless it is told not to.
+
+    CORS keeps pages from reading answers, not from sending requests; and from WebSockets it keeps them not at all.
+    """
+    origin, cors = origin_of(head.fields.passed), head.snapshot.cors
+    if origin and not (cors is not None and cors.allows(origin)):
+        raise OriginForbidden("No web page may call here without a client key, but those listed in cors.origins.")

@@ -165,6 +165,9 @@ class ConnectionPool:
         if connection.exchange is None:
             try:
                 self._idle.remove(connection)
+                now_s = self._clock()
+                if now_s < connection.idle_since_s + WARM_AGAIN_S:  # it keeps none: do not call without end
+                    self.warm_again_s = now_s + WARM_AGAIN_S
             except ValueError:
                 pass  # it was in use, or on its way out
 

@@ -48,6 +48,12 @@ class ModelForbidden(ProxyError):
     code = "model_not_allowed"
 
 
+class OriginForbidden(ProxyError):
+    status = 403
+    type = "permission_error"
+    code = "origin_not_allowed"
+
+
 class RouteNotFound(ProxyError):
     status = 404
     type = "invalid_request_error"

@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl, unquote
 
 from proxy.model.errors import BadRequest
 
-_NAMING_SEGMENT = re.compile(r"/(?:deployments|engines|model)/([^/]*)|/(?:tuned)?models/([^/:]*):", re.IGNORECASE)
+_NAMING_SEGMENT = re.compile(
+    r"/(?:deployments|engines|model)/([^/]*)|/(?:tuned)?models/([^/:]*):|/([^/:]+):[a-z]+$", re.IGNORECASE
+)
 _RECORD = re.compile(r"/models/(.+?)/?$", re.IGNORECASE)
 _LIST = re.compile(r"/models/*$", re.IGNORECASE)
 _AMBIGUOUS = re.compile(r"//|/\.{1,2}(?:/|$)|[;\\%]|[^!-~]")
@@ -30,7 +32,7 @@ def models_in_path(method: bytes, target: bytes) -> list[str]:
     path = unquote(target.partition(b"?")[0].decode("latin-1"))
     if method != b"POST" and (record := _RECORD.search(path)) is not None:
         return [record[1]]
-    return [deployment or model for deployment, model in _NAMING_SEGMENT.findall(path)]
+    return ["".join(names) for names in _NAMING_SEGMENT.findall(path)]
 
 
 def models_in_query(target: bytes) -> list[str]:

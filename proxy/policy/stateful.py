@@ -24,7 +24,9 @@ _ID_IN_BODY = re.compile(
     rb'"(?:[a-z_]+_ids?|conversation|container|id)"[ \t\r\n]*:[ \t\r\n]*(?:\[[ \t\r\n]*)?"(%b)"' % ID
 )
 _MARKS = (b"_id", b'"conversation"', b'"container"')  # no body has an id without one of them, and most have none
-_ID_IN_ANSWER = re.compile(rb'"(?:id|thread_id|file_id|output_file_id|error_file_id)"[ \t\r\n]*:[ \t\r\n]*"(%b)"' % ID)
+_ID_IN_ANSWER = re.compile(  # messages are never called for without their thread, and are many
+    rb'"(?:id|thread_id|file_id|output_file_id|error_file_id)"[ \t\r\n]*:[ \t\r\n]*"(?!msg_)(%b)"' % ID
+)
 
 
 def ids_in_path(target: bytes) -> tuple[bytes, ...]:

@@ -22,7 +22,11 @@ class Makers:
         self.made: OrderedDict[bytes, tuple[Maker, float]] = OrderedDict()
 
     def remember(self, made: bytes, maker: Maker) -> None:
-        self.made[made] = (maker, self._clock() + KEPT_S)
+        now_s = self._clock()
+        known, until_s = self.made.get(made, (maker, 0.0))
+        if known != maker and until_s > now_s:
+            return  # an answer may repeat what another upstream made
+        self.made[made] = (maker, now_s + KEPT_S)
         self.made.move_to_end(made)
         if len(self.made) > MAX_IDS:
             self.made.popitem(last=False)

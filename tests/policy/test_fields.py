@@ -4,12 +4,12 @@ import posixpath
 from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy.model.errors import BadRequest, ExpectationFailed, LoopDetected, MalformedRequest, UnknownCoding
 from proxy.policy import fields
-from proxy.policy.fields import Kind, Pair, kind_of, read_fields
+from proxy.policy.fields import TRACEPARENT_VALUE, Kind, Pair, kind_of, read_fields
 from proxy.policy.target import check_host, check_inside, origin_form
 
 HOST = (b"Host", b"proxy")
@@ -71,6 +71,44 @@ def test_spellings_without_end_are_not_all_remembered():
     for number in range(2 * fields._KNOWN_MAX):
         kind_of(b"x-%d" % number)
     assert len(fields._known) <= fields._KNOWN_MAX
+
+
+# --- trace context -------------------------------------------------------------------------------------------------
+
+STATE = (b"TraceState", b"a=1")
+
+
+def hex_of(size: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=size, max_size=size).filter(any).map(lambda value: value.hex().encode())
+
+
+versions = st.integers(0, 0xFE).map(lambda number: b"%02x" % number)
+traces = st.builds(lambda *parts: b"-".join(parts), versions, hex_of(16), hex_of(8), st.just(b"01"))
+
+
+@given(traces, st.lists(plain), st.lists(st.tuples(st.sampled_from([b"tracestate", b"TraceState"]), values)))
+def test_a_trace_goes_on_with_its_state(trace, pairs, states):
+    found = read((b"TraceParent", trace), *pairs, *states)
+    assert (found.traceparent, found.passed) == (trace, pairs + states)
+
+
+@given(st.lists(plain))
+def test_without_a_trace_there_is_no_state(pairs):
+    found = read(STATE, *pairs, STATE)
+    assert (found.traceparent, found.passed) == (None, pairs)
+
+
+@given(values | traces.map(bytes.upper) | traces.map(lambda trace: trace[:-1]), st.lists(plain))
+def test_a_trace_that_is_none_is_not_believed(value, pairs):
+    assume(TRACEPARENT_VALUE.fullmatch(value) is None)
+    found = read(STATE, (b"traceparent", value), *pairs)
+    assert (found.traceparent, found.passed) == (b"", pairs)
+
+
+@given(st.lists(traces | values, min_size=2, max_size=3))
+def test_of_several_traces_none_is_believed(several):
+    found = read(STATE, *((b"traceparent", value) for value in several))
+    assert (found.traceparent, found.passed) == (b"", [])
 
 
 REFUSED = {

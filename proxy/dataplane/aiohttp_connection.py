@@ -7,7 +7,6 @@ read, or sends a broken body, which a handler would hear of late or never.
 
 import asyncio
 import math
-from enum import Enum, auto
 from typing import cast
 
 from aiohttp import StreamReader, web
@@ -18,6 +17,7 @@ from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
 from proxy.dataplane.parse_errors import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES, as_proxy_error, head_too_large
+from proxy.dataplane.phases import BODY, ENDING, EXCHANGE, HEAD, IDLE, UNREAD
 from proxy.dataplane.sockets import accepted, reset
 from proxy.dataplane.tunnel import Tunnel
 from proxy.model.errors import ProxyError, RequestTimeout, TooManyConnections
@@ -29,26 +29,13 @@ LINGER_S = 5.0  # how long the rest of a refused request is read and thrown away
 _NEVER_S = 10 * 365 * 86400.0  # aiohttp's own timer, out of the way
 
 
-class Phase(Enum):
-    IDLE = auto()  # between two requests
-    HEAD = auto()  # a request has begun to arrive
-    BODY = auto()  # its handler waits for bytes of its body
-    EXCHANGE = auto()  # nothing is expected of the caller
-    UNREAD = auto()  # a request waits until the answers before it are taken
-    ENDING = auto()  # the last answer is written, and what still arrives is thrown away
-
-    __hash__ = object.__hash__
-
-
-IDLE, HEAD, BODY, EXCHANGE, UNREAD, ENDING = Phase  # an attribute of an Enum costs 70 ns in Python 3.11
-
-
 class AiohttpConnection(RequestHandler):
     """One connection of a caller."""
 
     __slots__ = (
         "_arrived_bytes",
         "_body_wait",
+        "_broken",
         "_callers",
         "_done",
         "_early_bytes",
@@ -81,6 +68,7 @@ class AiohttpConnection(RequestHandler):
         self._callers = callers
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
+        self._broken = False  # was the body found to be?
         self.answered_here = False  # is an answer of our own being made?
         self._done: asyncio.Future[bool] | None = None
         self._body_wait: asyncio.Timeout | None = None
@@ -157,6 +145,7 @@ class AiohttpConnection(RequestHandler):
         if phase is BODY:
             self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
             if self._body_broken():
+                self._broken = True  # and stays so though its end should arrive
                 self._interrupt()
         elif phase in (IDLE, HEAD) and self._request_count != before:
             self._phase, self.deadline_s = EXCHANGE, math.inf  # its handler begins in a moment
@@ -272,7 +261,7 @@ class AiohttpConnection(RequestHandler):
         """A request's head is complete. Raises ConnectionResetError if the connection has been given up meanwhile."""
         self._refuse_to_go_on()
         self._phase = EXCHANGE
-        self._early_bytes = self.answered_here = False
+        self._early_bytes = self._broken = self.answered_here = False
         self.deadline_s = math.inf
 
     def begin_tunnel(self, tunnel: Tunnel) -> None:
@@ -298,7 +287,7 @@ class AiohttpConnection(RequestHandler):
         except TimeoutError:
             if self.exchange is not None and self.exchange.ended:
                 return b""
-            if self._body_broken():
+            if self._broken or self._body_broken():
                 raise self._parse_error() from None
             raise RequestTimeout("The body of the request did not arrive in time.") from None
         except web.RequestPayloadError:
@@ -330,7 +319,9 @@ class AiohttpConnection(RequestHandler):
     def finish(self) -> None:
         """The answer is written: the next request may come."""
         self.exchange = self._done = None
-        if self._early_bytes:
+        if self._messages:
+            self._phase, self.deadline_s = EXCHANGE, math.inf  # the next handler begins in a moment
+        elif self._early_bytes:
             self._expect_head()
         else:
             self._phase = IDLE

@@ -33,7 +33,7 @@ _VARYING = re.compile(
 class KnownHeads:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[tuple[bytes, ...], Head] = {}
 
     def request(self, block: bytes, peer: str) -> Request | None:
         """The request whose head is `block`, up to and with the CRLF of its last field; None if it is not a plain one.
@@ -72,7 +72,7 @@ class KnownHeads:
             return None
         return request if request.head.local is None else None
 
-    def _remember(self, same: bytes, values: tuple[bytes | None, ...], request: Request) -> None:
+    def _remember(self, same: tuple[bytes, ...], values: tuple[bytes | None, ...], request: Request) -> None:
         fields = request.head.fields
         length = None if fields.content_length is None else b"%d" % fields.content_length
         if values != (length, fields.request_id, fields.traceparent):
@@ -111,8 +111,11 @@ def _plain(parser: httptools.HttpRequestParser, pairs: tuple[Pair, ...]) -> bool
     return True
 
 
-def _without_varying(block: bytes) -> tuple[bytes, tuple[bytes | None, bytes | None, bytes | None]]:
-    """The head without the values that differ from call to call; and its length, request id and traceparent."""
+def _without_varying(block: bytes) -> tuple[tuple[bytes, ...], tuple[bytes | None, bytes | None, bytes | None]]:
+    """The head without the values that differ from call to call; and its length, request id and traceparent.
+
+    In pieces, for a value that is empty is none of those.
+    """
     length = request_id = traceparent = None
     parts, at = [], 0
     for found in _VARYING.finditer(block):
@@ -127,4 +130,4 @@ def _without_varying(block: bytes) -> tuple[bytes, tuple[bytes | None, bytes | N
         else:
             traceparent = found[3]
     parts.append(block[at:])
-    return b"".join(parts), (length, request_id, traceparent)
+    return tuple(parts), (length, request_id, traceparent)

@@ -15,7 +15,11 @@ MAX_EARLY_BYTES = 64 * 1024  # of a caller that does not wait for the 101
 
 
 class LastBytes:
-    """What a connection carries when its exchange is over and bytes are still to be taken: they have a while."""
+    """What a connection carries when its exchange is over and its last bytes must still arrive: they have a while.
+
+    What comes meanwhile is read and thrown away: to close over unread bytes is to reset, and what the system has not
+    sent yet would be lost.
+    """
 
     def __init__(self, tools: Tools, connection: UpstreamConnection) -> None:
         self._watch, self._connection = tools.watch, connection
@@ -30,7 +34,8 @@ class LastBytes:
         self._watch.discard(self)
 
     def upstream_eof(self) -> bool:
-        return False
+        self._connection.transport.close()  # when all is sent
+        return True
 
     def connected(self, connection: UpstreamConnection) -> None: ...
     def connect_failed(self, reason: str, *, timed_out: bool) -> None: ...
@@ -130,13 +135,19 @@ class Tunnel(Exchange):
     def _finish(self) -> None:
         """Both sides have said all they had to say."""
         self._let_go()
-        self._caller.wire.close()
+        if self._caller_ended:  # otherwise it may still be sending, and is lingered with
+            self._caller.wire.close()
         self._end(Outcome.OK, keep_alive=False)
 
     def _let_go(self) -> None:
-        """Close the upstream's connection after what is still to be written."""
+        """End the upstream's connection after what is still to be written."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            unsent = connection.transport.get_write_buffer_size() > 0
-            connection.exchange = LastBytes(self._tools, connection) if unsent else None
-            connection.transport.close()
+        if connection is None:
+            return
+        connection.exchange = LastBytes(self._tools, connection)
+        transport = connection.transport
+        if self._upstream_ended or not transport.can_write_eof():
+            transport.close()
+        else:
+            transport.write_eof()
+            transport.resume_reading()

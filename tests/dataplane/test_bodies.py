@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.support.lanes import the_connection, waits_for_body
+from tests.support.lanes import arrived_bytes, the_connection, waits_for_body
 from tests.support.raw import CLIENT, RawCaller, ask, get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, answering, whole
@@ -205,16 +205,17 @@ async def begun(running: RunningProxy, name: str) -> RawCaller:
     raw, streamed = BEGINNINGS[name]
     caller = await RawCaller.connect(running.port)
     await caller.send(raw)
-    await running.until(lambda: waits_for_body(running) and bool(running.inflight()) is streamed)
+    await running.until(lambda: waits_for_body(running) and arrived_bytes(running) == len(raw))
+    assert bool(running.inflight()) is streamed
     return caller
 
 
 @pytest.mark.parametrize("name", BEGINNINGS)
 async def test_body_that_stops_is_waited_for_and_then_refused(name, scripted, proxy):
     upstream = await scripted(answering(whole(b"{}")))
-    running = await proxy(config_for(upstream.url, top="downstream: {body_timeout: 7s}"))
+    running = await proxy(config_for(upstream.url, top="downstream: {body_timeout: 60s}"))
     caller = await begun(running, name)
-    running.pass_time(6)
+    running.pass_time(59)
     assert not caller.reader._buffer
     running.pass_time(2)
     answer = await caller.answer()
@@ -253,6 +254,19 @@ async def test_broken_chunk_is_refused_at_once(name, rest, scripted, proxy):
     assert await caller.read_rest() == b""
     await upstream.until(lambda: upstream.open == 0)
     assert upstream.requests == []
+
+
+async def test_body_that_was_found_broken_stays_so_though_its_end_arrives(scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await begun(running, "chunks, in the buffer")
+    await caller.send(b"5;" + b"x" * 70_000)
+    connection = the_connection(running)
+    await running.until(lambda: connection._body_wait is None)
+    connection.data_received(b"\r\nabcde\r\n0\r\n\r\n")  # before its handler wakes
+    assert (await caller.answer()).status == 400
+    assert await caller.read_rest() == b""
+    assert upstream.connections == 0
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -239,6 +239,7 @@ class Passed:
     fields: tuple[bytes, ...] = ()
     line: bytes = b"GET /v1/models HTTP/1.1"
     body: bytes = b""
+    traceparent: bytes | None = None  # the caller's; None where a new one is made
 
 
 def field_passed(*fields: bytes, sent: bytes = b"") -> Passed:
@@ -257,6 +258,19 @@ def body_passed(raw: bytes, body: bytes) -> Passed:
 def dropped(*fields: bytes) -> Passed:
     return field_passed(b"Accept: a", sent=b"".join(field + b"\r\n" for field in fields) + b"Accept: a\r\n")
 
+
+def traced(traceparent: bytes, *more: bytes) -> Passed:
+    """A trace that goes on."""
+    sent = b"".join(field + b"\r\n" for field in (b"TraceParent: " + traceparent, *more))
+    return Passed(get(fields=sent), more, traceparent=traceparent)
+
+
+def untraced(*traceparents: bytes) -> Passed:
+    """No trace that could go on: what the caller says of its state is not sent on either."""
+    return dropped(b"Tracestate: zebra=1", *(b"traceparent: " + value for value in traceparents), b"Tracestate: a=2")
+
+
+TRACE, SPAN = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
 
 PASSED: dict[str, Passed] = {
     "plain": Passed(get()),
@@ -319,6 +333,22 @@ PASSED: dict[str, Passed] = {
     ),
     "nominated length": body_passed(post(b"zebra", target=TARGET, fields=b"Connection: content-length\r\n"), b"zebra"),
     "an upgrade nobody takes": dropped(b"Connection: Upgrade", b"Upgrade: h2c"),
+    # --- trace context ---
+    "trace": traced(b"00-%b-%b-01" % (TRACE, SPAN)),
+    "trace with its state": traced(b"00-%b-%b-00" % (TRACE, SPAN), b"TRACESTATE: a=1,b=2", b"X: 1", b"tracestate: c=3"),
+    "trace of a later version": traced(b"cc-%b-%b-01-what-the.future/will=be" % (TRACE, SPAN)),
+    "state without a trace": untraced(),
+    "two traces": untraced(b"00-%b-%b-01" % (TRACE, SPAN), b"00-%b-%b-01" % (TRACE, b"1" * 16)),
+    "the same trace twice": untraced(b"00-%b-%b-01" % (TRACE, SPAN), b"00-%b-%b-01" % (TRACE, SPAN)),
+    "a trace behind one that is none": untraced(b"zebra", b"00-%b-%b-01" % (TRACE, SPAN)),
+    "empty trace": untraced(b""),
+    "trace in capitals": untraced(b"00-%b-%b-01" % (TRACE.upper(), SPAN)),
+    "trace of zeros": untraced(b"00-%b-%b-01" % (b"0" * 32, SPAN)),
+    "span of zeros": untraced(b"00-%b-%b-01" % (TRACE, b"0" * 16)),
+    "trace of no version": untraced(b"ff-%b-%b-01" % (TRACE, SPAN)),
+    "trace too short": untraced(b"00-%b-%b-01" % (TRACE[:-1], SPAN)),
+    "trace without flags": untraced(b"00-%b-%b" % (TRACE, SPAN)),
+    "trace with a blank": untraced(b"00-%b-%b-01 zebra" % (TRACE, SPAN)),
     # --- bodies ---
     "length of 0": body_passed(post(b"", target=TARGET), b""),
     "length with zeros before": body_passed(head(b"Content-Length: 0005\r\n") + b"zebra", b"zebra"),
@@ -424,6 +454,9 @@ async def test_passed(name, scripted, proxy):
         assert request.line == row.line
         assert request.body == row.body
         assert callers_fields(request, upstream.port) == row.fields
+        made = request.field(b"traceparent") not in row.raw
+        assert made if row.traceparent is None else request.field(b"traceparent") == row.traceparent
+    assert row.traceparent or len({request.field(b"traceparent") for request in upstream.requests}) == 2
 
 
 # --- more than one message, more than one answer -------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What a caller's connection is doing, in whichever lane it is."""
 
-from proxy.dataplane.aiohttp_connection import AiohttpConnection, Phase
+from proxy.dataplane.aiohttp_connection import AiohttpConnection
 from proxy.dataplane.fast_lane import FastConnection
+from proxy.dataplane.phases import Phase
 from tests.support.running import RunningProxy
 
 Connection = FastConnection | AiohttpConnection
@@ -34,6 +35,14 @@ def holds_more(running: RunningProxy) -> bool:
     if isinstance(connection, AiohttpConnection):
         return connection._early_bytes
     return connection.exchange is not None and bool(connection._early)
+
+
+def arrived_bytes(running: RunningProxy) -> int:
+    """Of the request that has begun on the only connection."""
+    connection = the_connection(running)
+    if isinstance(connection, AiohttpConnection):
+        return connection._arrived_bytes
+    return sum(map(len, connection._body)) or len(connection._early)
 
 
 def _is(connection: Connection, phase: Phase) -> bool:

@@ -7,40 +7,9 @@ first: an end of one side is handed on as just that. Before the 101 it is an exc
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.sockets import ask_when_silent
-from proxy.dataplane.tools import Tools
-from proxy.dataplane.upstream import UpstreamConnection
 from proxy.model.outcome import Outcome
 
 MAX_EARLY_BYTES = 64 * 1024  # of a caller that does not wait for the 101
-
-
-class LastBytes:
-    """What a connection carries when its exchange is over and its last bytes must still arrive: they have a while.
-
-    What comes meanwhile is read and thrown away: to close over unread bytes is to reset, and what the system has not
-    sent yet would be lost.
-    """
-
-    def __init__(self, tools: Tools, connection: UpstreamConnection) -> None:
-        self._watch, self._connection = tools.watch, connection
-        self.deadline_s = tools.clock() + tools.stall_timeout_s
-        self._watch.add(self)
-
-    def expired(self, now_s: float) -> None:
-        self._watch.discard(self)
-        self._connection.abort()
-
-    def upstream_closed(self, error: Exception | None) -> None:
-        self._watch.discard(self)
-
-    def upstream_eof(self) -> bool:
-        self._connection.transport.close()  # when all is sent
-        return True
-
-    def connected(self, connection: UpstreamConnection) -> None: ...
-    def connect_failed(self, reason: str, *, timed_out: bool) -> None: ...
-    def received(self, data: bytes) -> None: ...
-    def upstream_writable(self, writable: bool) -> None: ...
 
 
 class Tunnel(Exchange):
@@ -142,12 +111,6 @@ class Tunnel(Exchange):
     def _let_go(self) -> None:
         """End the upstream's connection after what is still to be written."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        connection.exchange = LastBytes(self._tools, connection)
-        transport = connection.transport
-        if self._upstream_ended or not transport.can_write_eof():
-            transport.close()
-        else:
-            transport.write_eof()
-            transport.resume_reading()
+        if connection is not None:
+            until_s = self._tools.clock() + self._tools.stall_timeout_s
+            self._tools.pools.let_go(connection, until_s, ended=self._upstream_ended)

@@ -6,6 +6,7 @@ limit of 100 connections. A proxy wants none of it; it wants the bytes, and the 
 
 import asyncio
 import errno
+import math
 import ssl
 from collections.abc import Callable, Collection
 from typing import Protocol, cast
@@ -209,6 +210,30 @@ class _OpenedAhead:
         return False
 
 
+class _LastBytes:
+    """What a connection carries when its exchange is over and its last bytes must still arrive: they have a while.
+
+    What comes meanwhile is read and thrown away: to close over unread bytes is to reset, and what the system has not
+    sent yet would be lost.
+    """
+
+    def __init__(self, connection: UpstreamConnection, until_s: float, leaving: "set[_LastBytes]") -> None:
+        self.connection, self.until_s, self._leaving = connection, until_s, leaving
+        leaving.add(self)
+
+    def upstream_closed(self, error: Exception | None) -> None:
+        self._leaving.discard(self)
+
+    def upstream_eof(self) -> bool:
+        self.connection.transport.close()  # when all is sent
+        return True
+
+    def connected(self, connection: UpstreamConnection) -> None: ...
+    def connect_failed(self, reason: str, *, timed_out: bool) -> None: ...
+    def received(self, data: bytes) -> None: ...
+    def upstream_writable(self, writable: bool) -> None: ...
+
+
 class ConnectionPools:
     """The pools of all upstreams of the configuration in force. Upstreams with equal endpoints share one."""
 
@@ -217,6 +242,7 @@ class ConnectionPools:
         self._read_into = memoryview(bytearray(READ_BYTES))  # one for all: what is read is handed on before the next
         self._pools: dict[Endpoint, ConnectionPool] = {}
         self._by_upstream: dict[Upstream, ConnectionPool] = {}  # hashing an endpoint on each request would cost more
+        self._leaving: set[_LastBytes] = set()
         self.deadline_s = 0.0  # a watch looks at the idle ones at each of its ticks
 
     def of(self, upstream: Upstream) -> ConnectionPool:
@@ -240,9 +266,29 @@ class ConnectionPools:
     def expired(self, now_s: float) -> None:
         for pool in self._pools.values():
             pool.tend(now_s)
+        self._end_leaving(now_s)
+
+    def let_go(self, connection: UpstreamConnection, until_s: float, *, ended: bool) -> None:
+        """End a connection, but not before its last bytes have arrived or it is `until_s`.
+
+        `ended`: the upstream has ended its side.
+        """
+        connection.exchange = _LastBytes(connection, until_s, self._leaving)
+        transport = connection.transport
+        if ended or not transport.can_write_eof():
+            transport.close()
+        else:
+            transport.write_eof()
+            transport.resume_reading()
+
+    def _end_leaving(self, now_s: float) -> None:
+        for last in [last for last in self._leaving if last.until_s <= now_s]:
+            self._leaving.discard(last)
+            last.connection.abort()
 
     def close(self) -> None:
         self.keep_only(())
+        self._end_leaving(math.inf)
 
 
 def _reason(error: OSError) -> str:

@@ -18,14 +18,13 @@ from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
 from proxy.dataplane.parse_errors import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES, as_proxy_error, head_too_large
 from proxy.dataplane.phases import BODY, ENDING, EXCHANGE, HEAD, IDLE, UNREAD
-from proxy.dataplane.sockets import accepted, reset
+from proxy.dataplane.sockets import LINGER_S, accepted, reset
 from proxy.dataplane.tunnel import Tunnel
 from proxy.model.errors import ProxyError, RequestTimeout, TooManyConnections
 
 # What may arrive for one request beyond sixteen times its body: its head, the framing of chunks, their extensions and
 # trailers. None of it is sent on or kept, so this only has to end what would never end.
 MAX_OVERHEAD_BYTES = 64 * 1024
-LINGER_S = 5.0  # how long the rest of a refused request is read and thrown away, so that its answer arrives
 _NEVER_S = 10 * 365 * 86400.0  # aiohttp's own timer, out of the way
 
 

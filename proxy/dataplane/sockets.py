@@ -8,6 +8,8 @@ from typing import cast
 # Linux calls a socket writable again only when a third of its send buffer is free, and that buffer grows to megabytes:
 # a caller that reads slowly would look for minutes like one that does not read. So little is kept there unsent.
 UNSENT_BYTES = 128 * 1024
+# To close over unread bytes is to reset, which loses what was sent: so what still comes is thrown away for a while.
+LINGER_S = 5.0
 MAX_KEEPALIVE_S = 32767  # Linux takes no more
 WRITE_HIGH_WATER_BYTES = 64 * 1024  # what a caller may leave unread before its upstream is paused
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN

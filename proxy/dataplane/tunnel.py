@@ -6,7 +6,7 @@ first: an end of one side is handed on as just that. Before the 101 it is an exc
 
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.exchange import Exchange
-from proxy.dataplane.sockets import ask_when_silent
+from proxy.dataplane.sockets import LINGER_S, ask_when_silent
 from proxy.model.outcome import Outcome
 
 MAX_EARLY_BYTES = 64 * 1024  # of a caller that does not wait for the 101
@@ -112,5 +112,6 @@ class Tunnel(Exchange):
         """End the upstream's connection after what is still to be written."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            until_s = self._tools.clock() + self._tools.stall_timeout_s
-            self._tools.pools.let_go(connection, until_s, ended=self._upstream_ended)
+            unsent = connection.transport.get_write_buffer_size() > 0
+            wait_s = self._tools.stall_timeout_s if unsent else LINGER_S
+            self._tools.pools.let_go(connection, self._tools.clock() + wait_s, ended=self._upstream_ended)

@@ -692,3 +692,14 @@ async def test_tunnels_count_as_connections(scripted, proxy):
     ends = await opened(upstream, running)
     assert (await ask(running.port, get())).status == 503
     await pass_both_ways(ends)
+
+
+async def test_connection_with_last_bytes_ends_with_the_proxy(scripted, proxy):
+    upstream = await scripted(Directed())
+    running = await proxy(config_for(upstream.url))
+    ends = await opened(upstream, running)
+    to_upstream = tunnel_of(running)._connection.transport
+    reset(ends.caller.writer)
+    await running.until_logged()
+    await running.stop()
+    assert to_upstream.is_closing()

@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from proxy.controlplane.state_dir import locked
 from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
 from proxy.model.settings import Settings
+from proxy.obs.access_lines import AccessLines
 from proxy.obs.log import Log, access_log, configure
 from proxy.obs.metrics import Metrics
 from proxy.state.live import Registry
@@ -42,8 +44,15 @@ class Serinus:
     """One running proxy."""
 
     def __init__(
-        self, path: Path, environ: Environ, loaded: Loaded, log: Log, clock: Callable[[], float] = clock
+        self,
+        path: Path,
+        environ: Environ,
+        loaded: Loaded,
+        log: Log,
+        clock: Callable[[], float] = clock,
+        access_lines: AccessLines | None = None,
     ) -> None:
+        """`access_lines`: where the access log is written, if not to `log`."""
         settings = loaded.settings
         self.settings, self.log = settings, log
         self.registry, self.metrics = Registry(), Metrics()
@@ -60,7 +69,8 @@ class Serinus:
             stall_timeout_s=downstream.stall_timeout_s,
             max_connections=downstream.max_connections,
         )
-        access = access_log(log) if settings.log.access else None
+        self._access_lines = access_lines
+        access = (access_lines or access_log(log)) if settings.log.access else None
         self.data_plane = DataPlane(
             snapshots, limits, clock, log, access, dice=random.getrandbits, id_prefix=secrets.token_hex(6)
         )
@@ -74,6 +84,8 @@ class Serinus:
     async def start(self) -> None:
         """Open the listeners. Raises CannotListen."""
         self.data_plane.start()
+        if self._access_lines is not None:
+            self.data_plane.watch.add(self._access_lines)
         self.admin_address = await _bound(self.admin.start(), str(self.settings.admin.listen))
         for listener, tls in zip(self.settings.listen, self._tls, strict=True):
             address = listener.address
@@ -97,6 +109,8 @@ class Serinus:
         cut = self.data_plane.busy
         await self.data_plane.close()
         await self.admin.close()
+        if self._access_lines is not None:
+            self._access_lines.flush()
         if self.addresses:
             self.log.info("stopped", cut_requests=cut)
 
@@ -156,4 +170,7 @@ def serve(path: Path, environ: Environ) -> None:
 
 
 async def _serve(path: Path, environ: Environ, loaded: Loaded, log: Log) -> None:
-    await run(Serinus(path, environ, loaded, log), asyncio.Event())
+    settings = loaded.settings.log
+    by_line = settings.format == "json" and settings.level in ("debug", "info")
+    lines = AccessLines(sys.stderr) if by_line else None
+    await run(Serinus(path, environ, loaded, log, access_lines=lines), asyncio.Event())

@@ -4,6 +4,7 @@ import logging
 import pytest
 
 from proxy.model.secret import Secret, fingerprint
+from proxy.obs.access_lines import MOST_HELD, AccessLines
 from proxy.obs.log import access_log, configure
 
 SECRET = Secret("sk-S3CR3T")
@@ -106,3 +107,36 @@ def test_access_log_has_a_line_a_request(written):
     access_log(configure("info", "json", written))(request_id="1", status=200, client=None)
     (line,) = lines(written)
     assert (line["event"], line["request_id"], line["status"], line["client"]) == ("request", "1", 200, None)
+
+
+FIELDS = {"request_id": "1", "path": "/v1/x", "client": None, "status": 200, "ttfb_ms": 0.25, "outcome": "ok"}
+
+
+def test_access_lines_are_those_of_the_log_and_written_together(written):
+    access_log(configure("info", "json", written))(**FIELDS)
+    access = AccessLines(written)
+    for _ in range(2):
+        access(**FIELDS)
+    assert len(lines(written)) == 1
+    access.expired(0)
+    first, *others = lines(written)
+    assert first.pop("timestamp")[-1] == others[0].pop("timestamp")[-1] == others[1].pop("timestamp")[-1] == "Z"
+    assert others == [first, first]
+
+
+def test_many_access_lines_are_not_held(written):
+    access = AccessLines(written)
+    for _ in range(MOST_HELD + 1):
+        access(**FIELDS)
+    assert len(lines(written)) == MOST_HELD
+    access.flush()
+    assert len(lines(written)) == MOST_HELD + 1
+
+
+def test_access_lines_outlive_a_stream_that_was_closed(written):
+    access = AccessLines(written)
+    access(**FIELDS)
+    written.close()
+    access.flush()
+    access(**FIELDS)
+    access.expired(0)

@@ -16,7 +16,14 @@ from proxy.dataplane.answered import ENDS
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
-from proxy.dataplane.parse_errors import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES, as_proxy_error, head_too_large
+from proxy.dataplane.parsing import (
+    MAX_HEAD_BYTES,
+    MAX_TARGET_BYTES,
+    PARSING,
+    as_proxy_error,
+    head_too_large,
+    new_parser,
+)
 from proxy.dataplane.phases import BODY, ENDING, EXCHANGE, HEAD, IDLE, UNREAD
 from proxy.dataplane.sockets import LINGER_S, accepted, reset
 from proxy.dataplane.tunnel import Tunnel
@@ -58,11 +65,8 @@ class AiohttpConnection(RequestHandler):
             loop=asyncio.get_running_loop(),
             keepalive_timeout=_NEVER_S,
             access_log=None,  # type: ignore[arg-type] # documented to be allowed
-            max_line_size=MAX_TARGET_BYTES,
-            max_field_size=MAX_HEAD_BYTES,
-            max_headers=MAX_FIELDS,
             lingering_time=0,  # see `linger`
-            auto_decompress=False,
+            **PARSING,
         )
         self._callers = callers
         self.exchange: Exchange | None = None
@@ -96,12 +100,10 @@ class AiohttpConnection(RequestHandler):
             self._answer_and_close(TooManyConnections("Too many connections are open."))
             self.wire.close()  # to linger would be to have one more
 
-    def take_over(
-        self, wire: asyncio.Transport, data: bytes, *, writing_paused: bool, waiting_since_s: float = 0.0
-    ) -> None:
+    def take_over(self, wire: asyncio.Transport, data: bytes, *, writing_paused: bool, waiting_since_s: float) -> None:
         """Go on with a connection of the fast lane, and with `data`, which it has received.
 
-        `waiting_since_s`: since when a part of a request was waited for, if one was.
+        `waiting_since_s`: since when a part of a request was waited for; 0 if none was.
         """
         self.connection_made(wire)
         if writing_paused:
@@ -314,6 +316,14 @@ class AiohttpConnection(RequestHandler):
         if self._done is None:
             self._done = self._loop.create_future()
         return self._done
+
+    def forget_trailers(self) -> bool:
+        """After chunks: go on with a new parser. Returns False if the old one has begun to read the next request.
+
+        For it takes the last trailer of this one for the first field of that, were it a credential.
+        """
+        self._parser = new_parser(self, self._loop)
+        return not (self._messages or self._early_bytes)
 
     def finish(self) -> None:
         """The answer is written: the next request may come."""

@@ -16,7 +16,7 @@ from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.local_answers import LocalAnswers
 from proxy.dataplane.own_answers import render, render_for
-from proxy.dataplane.parse_errors import MAX_HEAD_BYTES, head_too_large
+from proxy.dataplane.parsing import MAX_HEAD_BYTES, head_too_large
 from proxy.dataplane.request import Request
 from proxy.dataplane.tunnel import Tunnel
 from proxy.dataplane.upload import Upload
@@ -89,6 +89,8 @@ class AiohttpLane:
             if caller.exchange is not None:
                 caller.cut("the proxy failed; its log says why")
             keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))
+        if keep_alive and parsed.message.chunked:
+            keep_alive = caller.forget_trailers()
         caller.finish()
         if keep_alive and not self._callers.draining:
             return GOES_ON

@@ -473,12 +473,12 @@ async def test_pipelined_requests_are_answered_in_order_with_one_upstream_messag
     for pieces in (lambda raw: [raw], dribbled):
         caller = await RawCaller.connect(running.port)
         requests = [get(b"/v1/%d" % number) + post(b"%d" % number, target=b"/v1/p") for number in range(50)]
-        await caller.send(*pieces(b"".join(requests) + chunks(b"1\r\nc\r\n0\r\n\r\n") + get(b"/v1/last")))
+        await caller.send(*pieces(b"".join(requests) + get(b"/v1/last") + chunks(b"1\r\nc\r\n0\r\n\r\n")))
         for number in range(50):
             assert (await caller.answer()).payload == b"/v1/%d" % number
             assert (await caller.answer()).payload == b"/v1/p%d" % number
-        assert (await caller.answer()).payload == b"/v1/zebrac"
         assert (await caller.answer()).payload == b"/v1/last"
+        assert (await caller.answer()).payload == b"/v1/zebrac"
     assert len(upstream.requests) == 2 * 102
 
 
@@ -502,6 +502,22 @@ async def test_nothing_behind_a_refused_request_is_believed(scripted, proxy):
         caller, _, _ = await exchanged(running.port, raw + get() * 3)
         assert await caller.read_rest() == b""
     assert upstream.connections == 0
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_trailer_is_no_field_of_the_next_request(together, scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await RawCaller.connect(running.port)
+    trailing = chunks(b"5\r\nzebra\r\n0\r\nX-Zebra: 1\r\nX-Serinus-Key: client-key\r\n\r\n")
+    keyless = get(fields=b"Connection: close\r\n").replace(CLIENT, b"")
+    await caller.send(trailing + keyless if together else trailing)
+    assert (await caller.answer()).status == 200
+    if not together:
+        with suppress(ConnectionError):
+            await caller.send(keyless)
+    assert b" 200 " not in await caller.read_rest()
+    assert len(upstream.requests) == 1
 
 
 async def test_oversized_head_behind_a_request_in_one_write_is_refused(scripted, proxy):

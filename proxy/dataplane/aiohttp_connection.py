@@ -17,21 +17,19 @@ from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.own_answers import render
 from proxy.dataplane.parsing import (
+    LAST_CHUNK,
     MAX_HEAD_BYTES,
+    MAX_OVERHEAD_BYTES,
     MAX_TARGET_BYTES,
     PARSING,
     as_proxy_error,
     head_too_large,
-    new_parser,
 )
 from proxy.dataplane.phases import BODY, ENDING, EXCHANGE, HEAD, IDLE, UNREAD
 from proxy.dataplane.sockets import LINGER_S, accepted, reset
 from proxy.dataplane.tunnel import Tunnel
 from proxy.model.errors import ProxyError, RequestTimeout, TooManyConnections
 
-# What may arrive for one request beyond sixteen times its body: its head, the framing of chunks, their extensions and
-# trailers. None of it is sent on or kept, so this only has to end what would never end.
-MAX_OVERHEAD_BYTES = 64 * 1024
 _NEVER_S = 10 * 365 * 86400.0  # aiohttp's own timer, out of the way
 
 
@@ -45,6 +43,7 @@ class AiohttpConnection(RequestHandler):
         "_callers",
         "_done",
         "_early_bytes",
+        "_last_bytes",
         "_phase",
         "_waiting_since_s",
         "answered_here",
@@ -77,6 +76,7 @@ class AiohttpConnection(RequestHandler):
         self._body_wait: asyncio.Timeout | None = None
         self._early_bytes = False  # of a next request, while this one is answered
         self._arrived_bytes = 0  # since the connection was last idle
+        self._last_bytes = b""  # of them
         self.long_heads = False  # may a head have come that is larger than allowed?
         self._waiting_since_s = 0.0  # for more of a request, in the lane that had the connection before
         self._phase = IDLE
@@ -141,6 +141,7 @@ class AiohttpConnection(RequestHandler):
         elif phase is EXCHANGE and self._body_arrived():
             self._early_bytes = True
         self._arrived_bytes += len(data)
+        self._last_bytes = (self._last_bytes + data[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]
         self._waiting_since_s = 0.0
         super().data_received(data)
         if phase is BODY:
@@ -317,13 +318,10 @@ class AiohttpConnection(RequestHandler):
             self._done = self._loop.create_future()
         return self._done
 
-    def forget_trailers(self) -> bool:
-        """After chunks: go on with a new parser. Returns False if the old one has begun to read the next request.
-
-        For it takes the last trailer of this one for the first field of that, were it a credential.
-        """
-        self._parser = new_parser(self, self._loop)
-        return not (self._messages or self._early_bytes)
+    @property
+    def read_plainly(self) -> bool:
+        """Is the end of chunks without trailers the last that came? See `LAST_CHUNK`."""
+        return self._last_bytes == LAST_CHUNK and not (self._messages or self._early_bytes)
 
     def finish(self) -> None:
         """The answer is written: the next request may come."""

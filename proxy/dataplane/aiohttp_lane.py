@@ -89,8 +89,6 @@ class AiohttpLane:
             if caller.exchange is not None:
                 caller.cut("the proxy failed; its log says why")
             keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))
-        if keep_alive and parsed.message.chunked:
-            keep_alive = caller.forget_trailers()
         caller.finish()
         if keep_alive and not self._callers.draining:
             return GOES_ON
@@ -130,6 +128,8 @@ class AiohttpLane:
                 body = content.read_nowait()
             else:
                 body, more = await self._begin_body(caller, content, request)
+            if head.fields.chunked:
+                head.keep_alive = head.keep_alive and not more and caller.read_plainly
         exchange = handler.dispatch(request, caller, body, more=more)
         caller.exchange = exchange
         if isinstance(exchange, Tunnel):

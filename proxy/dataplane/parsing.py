@@ -1,11 +1,7 @@
 """aiohttp's parser: what it is held to, and what it found wrong, as an answer. Its own words quote the request."""
 
-import asyncio
 from typing import Any
 
-from aiohttp import web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from proxy.model.errors import (
@@ -20,26 +16,18 @@ from proxy.model.errors import (
 MAX_TARGET_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 32 * 1024
 MAX_FIELDS = 128
+# What may arrive for one request beyond sixteen times its body: its head, the framing of chunks, their extensions and
+# trailers. None of it is sent on or kept, so this only has to end what would never end.
+MAX_OVERHEAD_BYTES = 64 * 1024
+# aiohttp's parser takes the last trailer of a request for the first field of the next, were it a credential. Only where
+# a body ends like this it surely has none.
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 PARSING: dict[str, Any] = {
     "max_line_size": MAX_TARGET_BYTES,
     "max_field_size": MAX_HEAD_BYTES,
     "max_headers": MAX_FIELDS,
     "auto_decompress": False,
 }
-_QUEUED_REQUESTS = 32  # aiohttp's own figure, after which reading is paused; and for its buffer likewise
-_QUEUED_BODY_BYTES = 2**16
-
-
-def new_parser(connection: BaseProtocol, loop: asyncio.AbstractEventLoop) -> HttpRequestParser:
-    """A parser such as a new connection has."""
-    return HttpRequestParser(
-        connection,
-        loop,
-        _QUEUED_BODY_BYTES,
-        payload_exception=web.RequestPayloadError,
-        max_msg_queue_size=_QUEUED_REQUESTS,
-        **PARSING,
-    )
 
 
 def as_proxy_error(error: BaseException | None) -> ProxyError:

@@ -25,6 +25,7 @@ from tests.support.scripted import Conversation, ScriptedUpstream, whole
 KIB = 1024
 WHOLE_BYTES, FIRST_BYTES, LAST_BYTES, SPREAD = 600, 300, 100, 40  # which offsets of how long a request are cut at
 HUGE_BYTES = 64 * KIB  # of these only a spread
+SHORT_BYTES = 2 * KIB  # those that are sent in a row
 TURNS = 4  # of the loop, in which the proxy accepts a connection, or reads what has arrived
 AT_ONCE = 64
 
@@ -213,17 +214,25 @@ often = partial(
     phases=[Phase.generate],  # an example is short as it is, and a failing one may take long: it waits
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-good = st.sampled_from([raw for raw in GOOD.values() if len(raw) < HUGE_BYTES])
-bad = st.sampled_from([raw for raw in BAD.values() if len(raw) < HUGE_BYTES])
+good = st.sampled_from([raw for raw in GOOD.values() if len(raw) < SHORT_BYTES])
+bad = st.sampled_from([raw for raw in BAD.values() if len(raw) < SHORT_BYTES])
 plain = st.sampled_from([GOOD[name] for name in PLAIN])
 
 
+@dataclass(frozen=True)
+class Row:
+    """Requests, one behind the other, and the pieces in which they are sent."""
+
+    requests: list[bytes]
+    pieces: list[bytes]
+
+
 @st.composite
-def cut(draw: st.DrawFn, requests: list[bytes]) -> list[bytes]:
-    """The requests, one behind the other, in a few pieces."""
+def cut(draw: st.DrawFn, first: st.SearchStrategy[list[bytes]], last: st.SearchStrategy[bytes]) -> Row:
+    requests = [*draw(first), draw(last)]
     raw = b"".join(requests)
     edges = [0, *sorted(draw(st.lists(st.integers(0, len(raw)), max_size=6))), len(raw)]
-    return [raw[start:end] for start, end in pairwise(edges)]
+    return Row(requests, [raw[start:end] for start, end in pairwise(edges)])
 
 
 async def sent_at_once(lanes: Lanes, pieces: list[bytes]) -> list[bytes]:
@@ -233,6 +242,8 @@ async def sent_at_once(lanes: Lanes, pieces: list[bytes]) -> list[bytes]:
 async def each_alone(lanes: Lanes, requests: list[bytes]) -> list[bytes]:
     """The answers to these, where only the last of them ends the connection."""
     answers = [(await lanes.alone(raw)).replace(ID, b"") for raw in requests]
+    # Behind chunks, more that has come already ends the connection: aiohttp would mix trailers into it.
+    assume(all(b"transfer-encoding" not in raw.lower() for raw in requests[:-1]))
     assume(all(CLOSE not in answer for answer in answers[:-1]))  # llhttp takes what comes behind such a one for broken
     return answers
 
@@ -243,32 +254,28 @@ async def usual(lanes) -> Lanes:
 
 
 @often(max_examples=150)
-@given(data=st.data())
-async def test_good_requests_in_a_row_are_answered_as_each_alone(usual, data):
-    requests = [*data.draw(st.lists(good, min_size=2, max_size=4)), FAREWELL]
-    expected = b"".join(await each_alone(usual, requests))
-    assert await sent_at_once(usual, data.draw(cut(requests))) == [expected, expected]
+@given(row=cut(st.lists(good, min_size=2, max_size=4), st.just(FAREWELL)))
+async def test_good_requests_in_a_row_are_answered_as_each_alone(usual, row):
+    expected = b"".join(await each_alone(usual, row.requests))
+    assert await sent_at_once(usual, row.pieces) == [expected, expected]
     usual.assert_nothing_else_was_sent_up()
 
 
 @often(max_examples=100)
-@given(data=st.data())
-async def test_bad_request_behind_plain_ones_is_refused_after_their_answers(usual, data):
-    requests = [*data.draw(st.lists(plain, min_size=1, max_size=3)), data.draw(bad)]
-    answers = await each_alone(usual, requests)
-    in_fast_lane, in_other = await sent_at_once(usual, data.draw(cut(requests)))
+@given(row=cut(st.lists(plain, min_size=1, max_size=3), bad))
+async def test_bad_request_behind_plain_ones_is_refused_after_their_answers(usual, row):
+    answers = await each_alone(usual, row.requests)
+    in_fast_lane, in_other = await sent_at_once(usual, row.pieces)
     assert in_fast_lane == b"".join(answers)
     assert in_other in with_some_unanswered(answers)
     usual.assert_nothing_else_was_sent_up()
 
 
 @often(max_examples=100)
-@given(data=st.data())
-async def test_bad_request_behind_any_is_refused_and_no_answer_is_out_of_turn(usual, data):
-    requests = [*data.draw(st.lists(good, min_size=1, max_size=3)), data.draw(bad)]
-    answers = await each_alone(usual, requests)
-    found = await sent_at_once(usual, data.draw(cut(requests)))
-    assert set(found) <= with_some_unanswered(answers)
+@given(row=cut(st.lists(good, min_size=1, max_size=3), bad))
+async def test_bad_request_behind_any_is_refused_and_no_answer_is_out_of_turn(usual, row):
+    answers = await each_alone(usual, row.requests)
+    assert set(await sent_at_once(usual, row.pieces)) <= with_some_unanswered(answers)
     usual.assert_nothing_else_was_sent_up()
 
 

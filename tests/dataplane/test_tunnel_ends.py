@@ -35,6 +35,12 @@ from tests.support.tunnels import (
 EXAMPLE = numbered(0, 3 * MIB)
 
 
+@pytest.fixture
+def fast_lane() -> bool:
+    """A tunnel is in the aiohttp lane however it got there; `test_tunnel.py` runs both ways."""
+    return True
+
+
 def websocket(settings: str) -> str:
     return f"websocket: {{{settings}}}"
 

@@ -34,6 +34,12 @@ __all__ = ["authority", "listening", "secured"]  # fixtures
 SIDES = {"caller": (True, False), "upstream": (False, True), "both": (True, True)}
 
 
+@pytest.fixture
+def fast_lane() -> bool:
+    """A tunnel is in the aiohttp lane however it got there; `test_tunnel.py` runs both ways."""
+    return True
+
+
 class Secured:
     """Starts tunnels with TLS on some of their sides."""
 

@@ -31,7 +31,7 @@ HEAD = (
     b"Content-Length: %d\r\n\r\n" % (stand.CLIENT_KEY.encode(), len(BODY))
 )
 ANSWER_END = {"unary": b'"total_tokens":69}}', "stream": b"\r\n0\r\n\r\n"}
-DIRECT, RELAY = "straight to the upstream", "a bare relay"
+DIRECT, RELAY, FAST = "straight to the upstream", "a bare relay", "the fast lane"
 WIDTH = 36
 
 
@@ -92,12 +92,7 @@ def report(title: str, by_name: dict[str, Way]) -> bool:
         tenths, hundredths = (statistics.quantiles(way.waits_us, n=n)[-1] for n in (10, 100))
         added = medians[name] - medians[DIRECT]
         print(f"  {name:{WIDTH - 6}}{medians[name]:9.1f}{tenths:9.1f}{hundredths:9.1f}{added:9.1f}")
-    verdicts = [
-        stand.verdict(f"added by {name}, median", medians[name] - medians[DIRECT], LIMIT_US, "µs")
-        for name in by_name
-        if name not in (DIRECT, RELAY)
-    ]
-    return all(verdicts)
+    return stand.verdict(f"added by {FAST}, median", medians[FAST] - medians[DIRECT], LIMIT_US, "µs")
 
 
 async def main() -> bool:

@@ -181,7 +181,7 @@ class AiohttpLane:
 
     def _refuse(self, caller: AiohttpConnection, parsed: Parsed, request: Request | None, error: ProxyError) -> bool:
         """Answer with an error of our own. Returns whether the connection may go on."""
-        unread = not parsed.content.is_eof()
+        unread = not parsed.content.is_eof() or (parsed.message.chunked and not caller.read_plainly)
         close = error.close or self._callers.draining or unread or request is None or not request.head.keep_alive
         if request is None:
             answer = render(

@@ -106,8 +106,12 @@ class Chunked:
             self.excess = self.excess or bool(data)
             return b""
         mark = data.find(b"\r\n\r\n")
-        if (mark < 0 or mark + 4 == len(data)) and data[:1] not in _LINE_ENDS:
-            self._parse(data)  # nearly every block: if the message ends in it, then at its end
+        if (mark < 0 or mark + 4 == len(data)) and data[:1] > b"\r":  # no end of a line
+            try:  # as in `_parse`, without the call: nearly every block, and if the message ends in it, then at its end
+                self._parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                raise _broken(error) from None
+            self.done = self._listener.complete
             return data
         end = self._feed_in_pieces(data)
         return data if end == len(data) else data[:end]
@@ -117,7 +121,7 @@ class Chunked:
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserError as error:
-            raise BadAnswer(f"broken chunked framing ({error})") from None
+            raise _broken(error) from None
         self.done = self._listener.complete
         return self.done
 
@@ -139,6 +143,10 @@ class Chunked:
 
     def end(self) -> bytes:
         raise Truncated("the last chunk is missing")
+
+
+def _broken(error: httptools.HttpParserError) -> BadAnswer:
+    return BadAnswer(f"broken chunked framing ({error})")
 
 
 class Dechunked(Chunked):

@@ -159,13 +159,15 @@ class Exchange:
         except BadAnswer as error:
             self._broken(str(error))
             return
-        if body is not None:
-            if piece:
-                self._request.relayed_bytes += len(piece)
-                self._caller.wire.write(piece)
-        elif (body := self._reader.body) is not None:
+        if body is None:
+            body = self._reader.body
+            if body is None:
+                return
             self._answer(body, piece, now_s)
-        if body is not None and body.done and not self.ended:
+        elif piece:
+            self._request.relayed_bytes += len(piece)
+            self._caller.wire.write(piece)
+        if body.done and not self.ended:
             self._complete()
 
     def _answer(self, body: Body, piece: bytes, now_s: float) -> None:

@@ -43,6 +43,8 @@ class KnownHeads:
         same, values = _without_varying(block)
         head = self._known.get(same)
         if head is None or not self._handler.in_force(head):
+            if head is not None:
+                self._known.clear()  # what an older configuration admitted is of no use, and holds on to it
             request = self._read(block, peer)
             if request is not None:
                 self._remember(same, values, request)

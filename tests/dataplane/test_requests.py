@@ -504,20 +504,30 @@ async def test_nothing_behind_a_refused_request_is_believed(scripted, proxy):
     assert upstream.connections == 0
 
 
+TRAILING = {
+    "served": (200, CLIENT, b"/v1/x"),
+    "refused for its key": (401, b"", b"/v1/x"),
+    "refused for its path": (404, CLIENT, b"/zebra"),
+    "not alive": (404, CLIENT, b"/livez"),
+}
+
+
 @pytest.mark.parametrize("together", [True, False])
-async def test_trailer_is_no_field_of_the_next_request(together, scripted, proxy):
+@pytest.mark.parametrize(("status", "key", "target"), TRAILING.values(), ids=TRAILING)
+async def test_trailer_is_no_field_of_the_next_request(status, key, target, together, scripted, proxy):
     upstream = await scripted(answering(whole(b"{}")))
     running = await proxy(config_for(upstream.url))
     caller = await RawCaller.connect(running.port)
-    trailing = chunks(b"5\r\nzebra\r\n0\r\nX-Zebra: 1\r\nX-Serinus-Key: client-key\r\n\r\n")
+    trailing = b"POST %b HTTP/1.1\r\n%b%bTransfer-Encoding: chunked\r\n\r\n" % (target, HOST, key)
+    trailing += b"5\r\nzebra\r\n0\r\nX-Zebra: 1\r\nX-Serinus-Key: client-key\r\n\r\n"
     keyless = get(fields=b"Connection: close\r\n").replace(CLIENT, b"")
     await caller.send(trailing + keyless if together else trailing)
-    assert (await caller.answer()).status == 200
+    assert (await caller.answer()).status == status
     if not together:
         with suppress(ConnectionError):
             await caller.send(keyless)
     assert b" 200 " not in await caller.read_rest()
-    assert len(upstream.requests) == 1
+    assert len(upstream.requests) == (status == 200)
 
 
 async def test_oversized_head_behind_a_request_in_one_write_is_refused(scripted, proxy):

@@ -21,8 +21,9 @@ from proxy.policy.fields import CODING, CONNECTION, EXPECT, SANE_ID, TRACEPARENT
 MAX_KNOWN = 512
 MAX_HEAD_BYTES = 8 * 1024  # larger ones are rare, and not for the fast lane
 MAX_FIELDS = 128
-# aiohttp refuses a request with two of one of these.
+# aiohttp refuses a request with two of one of these; and which of two ids counts is for one place to say.
 _ONCE = frozenset(b"content-location content-range content-type etag max-forwards server user-agent".split())
+_ONCE |= {b"x-request-id", b"traceparent"}
 
 _VARYING = re.compile(
     rb"\r\n(?:(?i:content-length):[ \t]*([0-9]{1,18})|(?i:x-request-id):[ \t]*(%b)|(?i:traceparent):[ \t]*(%b))(?=\r\n)"

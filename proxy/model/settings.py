@@ -284,7 +284,8 @@ class Settings(Record):
     )
     fast_lane: Switch = Field(
         True,
-        description="Serve plain requests without aiohttp in front, at less than half the cost. false: all through it.",
+        description="Serve plain requests without aiohttp in front, at little more than half the cost. "
+        "false: all go through it.",
     )
     cors: Cors | None = Field(
         None, description="Lets web pages of other origins call. Preflights are answered here. Absent: none may."

@@ -26,7 +26,11 @@ def has_begun_a_head(running: RunningProxy) -> bool:
 
 
 def waits_for_body(running: RunningProxy) -> bool:
-    return _is(the_connection(running), Phase.BODY)
+    """Is there nothing left to do but to wait for more of a body?"""
+    connection = the_connection(running)
+    if isinstance(connection, AiohttpConnection) and connection._current_request is not None:
+        return _is(connection, Phase.BODY) and not connection._current_request.content._size
+    return _is(connection, Phase.BODY)
 
 
 def holds_more(running: RunningProxy) -> bool:

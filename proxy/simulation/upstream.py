@@ -7,6 +7,7 @@ machine that dies does, rather than letting answers end.
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from proxy.simulation.behaviour import Behaviour
 from proxy.simulation.call import Call, Endpoint
 from proxy.simulation.errors import ApiError, CutShort, Dialect, error_response
 from proxy.simulation.memory import Memory
-from proxy.simulation.pace import Pace, Sleep
+from proxy.simulation.pace import Clock, Pace, Sleep
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,6 +72,7 @@ class SimulatedUpstream:
         rng: random.Random,
         *,
         sleep: Sleep = asyncio.sleep,
+        clock: Clock = time.perf_counter,  # that `sleep` goes by
         wall_clock: Callable[[], float] = lambda: _EPOCH_S,
     ) -> None:
         self.behaviour = behaviour
@@ -80,7 +82,7 @@ class SimulatedUpstream:
         self._rng = rng
         # Two upstreams of one seed must not make the same ids: what one remembers, the other must not know.
         self._ids = random.Random(f"{behaviour.name}/{rng.getrandbits(64)}")  # noqa: S311 - ids, not secrets
-        self._sleep = sleep
+        self._sleep, self._clock = sleep, clock
         self._wall_clock = wall_clock
         self._memory = Memory()
         self._inflight: dict[str, web.Request] = {}
@@ -214,7 +216,7 @@ class SimulatedUpstream:
             if request.content_type != "multipart/form-data":  # which its endpoint reads part by part
                 request[_SEEN].body = await request.read()
             behaviour = self.behaviour
-            pace = Pace(behaviour, self._rng, self._sleep)
+            pace = Pace(behaviour, self._rng, self._sleep, self._clock)
             return await endpoint(Call(request, behaviour, pace, self._memory, self._new_id, int(self._wall_clock())))
 
         return handle

@@ -15,9 +15,14 @@ class Naps:
 
     def __init__(self) -> None:
         self.taken_s: list[float] = []
+        self.now_s = 0.0
 
     async def __call__(self, seconds: float) -> None:
         self.taken_s.append(seconds)
+        self.now_s += seconds
+
+    def clock(self) -> float:
+        return self.now_s
 
 
 @pytest.fixture
@@ -27,7 +32,8 @@ def naps() -> Naps:
 
 @pytest.fixture
 async def upstream(naps: Naps) -> AsyncIterator[SimulatedUpstream]:
-    async with SimulatedUpstream(Behaviour(name="east", tokens=5), random.Random(1), sleep=naps) as running:
+    behaviour = Behaviour(name="east", tokens=5)
+    async with SimulatedUpstream(behaviour, random.Random(1), sleep=naps, clock=naps.clock) as running:
         yield running
 
 

@@ -114,7 +114,7 @@ async def test_a_stream_waits_before_its_first_token_and_between_the_others(open
     behave(ttft_s=0.2, per_token_s=0.02)
     async for _ in await openai.chat.completions.create(**ASK, stream=True):
         pass
-    assert naps.taken_s == [0.2, 0.02, 0.02, 0.02, 0.02]
+    assert naps.taken_s == pytest.approx([0.2, 0.02, 0.02, 0.02, 0.02])
 
 
 async def test_a_whole_answer_waits_as_long_as_its_stream(openai, behave, naps):

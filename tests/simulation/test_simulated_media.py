@@ -81,7 +81,7 @@ async def test_speech_comes_in_chunks_at_the_pace_of_tokens(openai, behave, naps
     assert response.headers["transfer-encoding"] == "chunked"
     assert body == b"".join(map(speech_chunk, range(5)))
     assert len(body) == 5 * CHUNK_BYTES
-    assert naps.taken_s == [0.1, 0.01, 0.01, 0.01, 0.01]
+    assert naps.taken_s == pytest.approx([0.1, 0.01, 0.01, 0.01, 0.01])
 
 
 @pytest.mark.parametrize("response_format", ["json", "verbose_json"])

@@ -3,6 +3,7 @@
 import click
 
 from proxy import __version__
+from proxy.cli.bench import bench
 from proxy.cli.check import check
 from proxy.cli.demo import demo
 from proxy.cli.schema import schema
@@ -15,5 +16,5 @@ def main() -> None:
     """Serinus: a load-balancing reverse proxy for LLM APIs."""
 
 
-for command in (serve, check, schema, demo):
+for command in (serve, check, schema, demo, bench):
     main.add_command(command)

@@ -20,12 +20,14 @@ from proxy.controlplane.build import build, listener_tls
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.reload import Reloader
 from proxy.controlplane.state_dir import locked
+from proxy.controlplane.status import Reporter
 from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
 from proxy.model.settings import Settings
 from proxy.obs.access_lines import AccessLines
 from proxy.obs.log import Log, access_log, configure
 from proxy.obs.metrics import Metrics
+from proxy.obs.recent import Recent
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshots
 from proxy.state.tasks import Tasks
@@ -75,15 +77,18 @@ class Serinus:
             snapshots, limits, clock, log, access, dice=random.getrandbits, id_prefix=secrets.token_hex(6)
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
+        self._recent = Recent(self.metrics, clock)
+        reporter = Reporter(snapshots, self._recent, clock, self.metrics.connections)
         self.reloader = Reloader(path, environ, settings, self.registry, self.metrics, self.data_plane.swap, log)
         self.ready = False
-        self.admin = Admin(settings.admin, self.metrics, self.reloader, ready=lambda: self.ready)
+        self.admin = Admin(settings.admin, self.metrics, reporter, self.reloader, ready=lambda: self.ready)
         self.addresses: list[tuple[str, int]] = []
         self.admin_address = ("", 0)
 
     async def start(self) -> None:
         """Open the listeners. Raises CannotListen."""
         self.data_plane.start()
+        self.data_plane.watch.add(self._recent)
         if self._access_lines is not None:
             self.data_plane.watch.add(self._access_lines)
         self.admin_address = await _bound(self.admin.start(), str(self.settings.admin.listen))

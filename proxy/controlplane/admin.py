@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from proxy import __version__
 from proxy.controlplane.reload import Applied, Rejected, Reloader
+from proxy.controlplane.status import Reporter, Status
+from proxy.model.quantities import parse_wait
 from proxy.model.settings import Admin as AdminSettings
 from proxy.obs.metrics import Metrics
+from proxy.obs.recent import LONGEST_S
 
+DEFAULT_WINDOW = "60s"  # of what /status tells
 _OPEN_PATHS = frozenset(("/livez", "/readyz", "/metrics"))
 
 
@@ -21,9 +24,15 @@ class Admin:
     """Its routes, and the facts they report."""
 
     def __init__(
-        self, settings: AdminSettings, metrics: Metrics, reloader: Reloader, ready: Callable[[], bool]
+        self,
+        settings: AdminSettings,
+        metrics: Metrics,
+        reporter: Reporter,
+        reloader: Reloader,
+        ready: Callable[[], bool],
     ) -> None:
-        self._settings, self._metrics, self._reloader, self._ready = settings, metrics, reloader, ready
+        self._settings, self._metrics, self._reporter = settings, metrics, reporter
+        self._reloader, self._ready = reloader, ready
         self._tokens = frozenset(sha256(token.value.reveal().encode()).digest() for token in settings.tokens)
         self._runner: web.AppRunner | None = None
 
@@ -91,15 +100,16 @@ class Admin:
         return web.Response(body=body, headers={"content-type": content_type})
 
     async def _status(self, request: web.Request) -> web.Response:
+        try:
+            window_s = min(parse_wait(request.query.get("window", DEFAULT_WINDOW)), LONGEST_S)
+        except ValueError as error:
+            return _json({"error": f"window: {error}"}, 400)
+        return _json(self.status(window_s))
+
+    def status(self, window_s: float) -> Status:
         last = self._reloader.last
-        return _json(
-            {
-                "version": __version__,
-                "generation": self._reloader.generation,
-                "ready": self._ready(),
-                "upstreams": {name: {"inflight": count} for name, count in self._metrics.inflight()},
-                "last_reload": None if last is None else _outcome(last),
-            }
+        return self._reporter.status(
+            window_s, ready=self._ready(), last_reload=None if last is None else _outcome(last)
         )
 
     async def _reload(self, request: web.Request) -> web.Response:
@@ -111,7 +121,7 @@ def _outcome(result: Applied | Rejected) -> dict[str, Any]:
     return {"result": "applied" if isinstance(result, Applied) else "rejected", **asdict(result)}
 
 
-def _json(content: dict[str, Any], status: int = 200) -> web.Response:
+def _json(content: dict[str, Any] | Status, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
 
 

@@ -36,6 +36,7 @@ def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation
         via_line=b"via: 1.1 %b\r\n" % deployment_id,
         clients=_clients(settings.clients),
         routes=tuple(_route(route, pools, metrics) for route in settings.routes),
+        pools=tuple(pools.values()),
         upstreams=upstreams,
         unrouted_series=metrics.series(SeriesLabels()),
         fast_lane=settings.fast_lane,
@@ -102,6 +103,7 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
         overridden.add(auth.header.lower().encode())
     return Upstream(
         name=name,
+        url=str(base_url),
         endpoint=endpoint,
         base_path=base_url.path.encode(),
         after_target=b" HTTP/1.1\r\n" + _line("Host", base_url.authority),
@@ -180,10 +182,9 @@ def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream]) -> Pool:
     for member in pool.members:
         upstream = upstreams[member.upstream]
         key = next((key for key in upstream.keys if key.name == member.key), None)
-        members.append(Member(upstream, member.model, key))
-    weights = [member.weight for member in pool.members]
-    first = next(member for member, weight in zip(members, weights, strict=True) if weight)
-    return Pool(name, tuple(members), SmoothRoundRobin(weights), first)
+        members.append(Member(upstream, member.weight, member.model, key))
+    first = next(member for member in members if member.weight)
+    return Pool(name, tuple(members), SmoothRoundRobin([member.weight for member in members]), first)
 
 
 def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:

@@ -12,6 +12,9 @@ from proxy.state.snapshot import Route, Snapshots, Upstream
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for a caller that left before its answer began
 
 
+_OK, _CLIENT_GONE, _STOPPED = Outcome.OK, Outcome.CLIENT_GONE, Outcome.STOPPED  # an Enum's attribute costs 70 ns
+
+
 class Account:
     def __init__(self, snapshots: Snapshots, clock: Callable[[], float], access_log: AccessLog | None) -> None:
         self._snapshots, self._clock = snapshots, clock
@@ -22,8 +25,11 @@ class Account:
         series = route.series[upstream.name]
         duration_s = self._clock() - request.received_s
         first_byte_s, overhead_s = request.first_byte_wait_s, request.overhead_s
-        if outcome is Outcome.CLIENT_GONE:
-            series.disconnects += 1
+        if outcome is not _OK:
+            if outcome is _CLIENT_GONE:
+                series.disconnects += 1
+            elif outcome is not _STOPPED:
+                series.failures += 1
         status = request.status = request.status or CLIENT_CLOSED_REQUEST
         series.count(status)
         series.duration.observe(duration_s)

@@ -5,7 +5,6 @@ prometheus_client's labels and histograms cost microseconds each. What the slots
 when somebody scrapes.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,33 +13,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from proxy.obs.histogram import Histogram
+
 # An LLM's answer takes from tens of milliseconds to many minutes; what we add is microseconds to a few milliseconds.
 DURATION_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 FIRST_BYTE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 OVERHEAD_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
-
-
-class Histogram:
-    """Counts of observed seconds between fixed bounds."""
-
-    __slots__ = ("bounds_s", "counts", "sum_s")
-
-    def __init__(self, bounds_s: tuple[float, ...]) -> None:
-        self.bounds_s = bounds_s
-        self.counts = [0] * (len(bounds_s) + 1)
-        self.sum_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds_s, seconds)] += 1
-        self.sum_s += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Pairs of upper bound and count below it, as Prometheus wants them."""
-        total, pairs = 0, []
-        for bound, count in zip([*map(str, self.bounds_s), "+Inf"], self.counts, strict=True):
-            total += count
-            pairs.append((bound, float(total)))
-        return pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +37,12 @@ class SeriesLabels:
 class Series:
     """The counts of one kind of traffic."""
 
-    __slots__ = ("codes", "disconnects", "duration", "first_byte", "overhead")
+    __slots__ = ("codes", "disconnects", "duration", "failures", "first_byte", "overhead")
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
         self.disconnects = 0
+        self.failures = 0  # that count against the upstream
         self.duration = Histogram(DURATION_BUCKETS_S)
         self.first_byte = Histogram(FIRST_BYTE_BUCKETS_S)
         self.overhead = Histogram(OVERHEAD_BUCKETS_S)
@@ -90,6 +69,9 @@ class Metrics(Collector):
     def series(self, labels: SeriesLabels) -> Series:
         """The series with these labels; the same one each time, across reloads too."""
         return self._series.get(labels) or self._series.setdefault(labels, Series())
+
+    def all_series(self) -> Iterable[tuple[SeriesLabels, Series]]:
+        return self._series.items()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format that the `accept` header asks for."""

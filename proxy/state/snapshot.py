@@ -44,6 +44,7 @@ class Key:
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
     name: str
+    url: str  # its base URL
     endpoint: Endpoint
     base_path: bytes  # of base_url, without a trailing slash
     after_target: bytes  # the end of the request line, and the Host line, each with CRLF
@@ -67,6 +68,7 @@ class Upstream:
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
     upstream: Upstream
+    weight: int
     model: str | None  # sent in place of the caller's
     key: Key | None  # the only one to use
 
@@ -126,6 +128,7 @@ class Snapshot:
     via_line: bytes  # with CRLF
     clients: Mapping[bytes, Client]  # by the SHA-256 of a key
     routes: tuple[Route, ...]
+    pools: tuple[Pool, ...]
     upstreams: Mapping[str, Upstream]
     unrouted_series: Series
     fast_lane: bool

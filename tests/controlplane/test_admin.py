@@ -126,14 +126,26 @@ async def test_metrics_come_in_the_format_that_is_asked_for(start):
     assert answer.text.endswith("# EOF\n")
 
 
-async def test_status_is_a_summary(start):
-    _, call = await start(config_for(UP, "http://127.0.0.1:2/v1"))
+QUIET = {"requests_per_s": 0.0, "failed_percent": 0.0, "first_byte_ms": None, "duration_ms": None}
+
+
+async def test_status_before_anything_happened(start):
+    running, call = await start(config_for(UP))
+    running.pass_time(4)
     status = (await call("GET", "/status")).json()
     assert status.pop("version")
+    assert status.pop("uptime_s") >= 4
+    assert status.pop("window_s") >= 4
+    upstream = {"url": UP, "health": "idle", "inflight": 0, "traffic": QUIET, "outcomes": {}, "keys": {"main": 0}}
+    member = {"upstream": "up0", "weight": 1, "share_percent": 100.0, "traffic": QUIET, "model": None, "key": None}
     assert status == {
-        "generation": 1,
         "ready": True,
-        "upstreams": {"up0": {"inflight": 0}, "up1": {"inflight": 0}},
+        "generation": 1,
+        "connections": 0,
+        "traffic": QUIET,
+        "answered_here_per_s": 0.0,
+        "upstreams": {"up0": upstream},
+        "pools": {"chat": {"traffic": QUIET, "members": [member]}},
         "last_reload": None,
     }
 

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 
+from proxy.obs.histogram import Histogram
 from proxy.obs.metrics import (
     DURATION_BUCKETS_S,
     FIRST_BYTE_BUCKETS_S,
     OVERHEAD_BUCKETS_S,
-    Histogram,
     Metrics,
     SeriesLabels,
 )

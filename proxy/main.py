@@ -25,7 +25,7 @@ from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
 from proxy.model.settings import Settings
 from proxy.obs.access_lines import AccessLines
-from proxy.obs.log import Log, access_log, configure
+from proxy.obs.log import AccessLog, Log, access_log, configure
 from proxy.obs.metrics import Metrics
 from proxy.obs.recent import Recent
 from proxy.state.live import Registry
@@ -52,9 +52,9 @@ class Serinus:
         loaded: Loaded,
         log: Log,
         clock: Callable[[], float] = clock,
-        access_lines: AccessLines | None = None,
+        access: AccessLog | None = None,
     ) -> None:
-        """`access_lines`: where the access log is written, if not to `log`."""
+        """`access`: where the access log goes, if not to `log`."""
         settings = loaded.settings
         self.settings, self.log = settings, log
         self.registry, self.metrics = Registry(), Metrics()
@@ -71,10 +71,9 @@ class Serinus:
             stall_timeout_s=downstream.stall_timeout_s,
             max_connections=downstream.max_connections,
         )
-        self._access_lines = access_lines
-        access = (access_lines or access_log(log)) if settings.log.access else None
+        self._access = (access or access_log(log)) if settings.log.access else None
         self.data_plane = DataPlane(
-            snapshots, limits, clock, log, access, dice=random.getrandbits, id_prefix=secrets.token_hex(6)
+            snapshots, limits, clock, log, self._access, dice=random.getrandbits, id_prefix=secrets.token_hex(6)
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
@@ -89,8 +88,8 @@ class Serinus:
         """Open the listeners. Raises CannotListen."""
         self.data_plane.start()
         self.data_plane.watch.add(self._recent)
-        if self._access_lines is not None:
-            self.data_plane.watch.add(self._access_lines)
+        if isinstance(self._access, AccessLines):
+            self.data_plane.watch.add(self._access)
         self.admin_address = await _bound(self.admin.start(), str(self.settings.admin.listen))
         for listener, tls in zip(self.settings.listen, self._tls, strict=True):
             address = listener.address
@@ -114,8 +113,8 @@ class Serinus:
         cut = self.data_plane.busy
         await self.data_plane.close()
         await self.admin.close()
-        if self._access_lines is not None:
-            self._access_lines.flush()
+        if isinstance(self._access, AccessLines):
+            self._access.flush()
         if self.addresses:
             self.log.info("stopped", cut_requests=cut)
 
@@ -178,4 +177,4 @@ async def _serve(path: Path, environ: Environ, loaded: Loaded, log: Log) -> None
     settings = loaded.settings.log
     by_line = settings.format == "json" and settings.level in ("debug", "info")
     lines = AccessLines(sys.stderr) if by_line else None
-    await run(Serinus(path, environ, loaded, log, access_lines=lines), asyncio.Event())
+    await run(Serinus(path, environ, loaded, log, access=lines), asyncio.Event())

@@ -14,13 +14,11 @@ import proxy as package
 from proxy.controlplane.state_dir import locked
 from tests.support.raw import RawCaller, ask, get
 from tests.support.running import config_for
-from tests.support.scripted import answering, whole
+from tests.support.scripted import Held, answering, whole
 
 ROOT = Path(package.__file__).parent.parent
 ADMIN = "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\nstate_dir: state\npre_drain: 0s\n"
 UP = "http://127.0.0.1:1/v1"
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-FIRST, LAST = b"7\r\ndata: 1\r\n", b"7\r\ndata: 2\r\n0\r\n\r\n"
 
 
 class Serinus:
@@ -68,20 +66,6 @@ class Serinus:
             await self._process.communicate()
 
 
-class Held:
-    """A script that begins a stream, and goes on when a test says so."""
-
-    def __init__(self):
-        self.may_end = asyncio.Event()
-
-    async def __call__(self, talk):
-        await talk.request()
-        await talk.send(STREAM_HEAD, FIRST)
-        await self.may_end.wait()
-        await talk.send(LAST)
-        await talk.gone()
-
-
 @pytest.fixture
 async def serinus(tmp_path):
     process = Serinus(tmp_path)
@@ -93,7 +77,7 @@ async def begun(port):
     """A caller in the middle of a stream."""
     caller = await RawCaller.connect(port)
     await caller.send(get())
-    await caller.read_until(FIRST)
+    await caller.read_until(Held.FIRST)
     return caller
 
 
@@ -152,7 +136,7 @@ async def test_open_stream_ends_whole_before_the_process_does(serinus, scripted)
     serinus.send(signal.SIGTERM)
     assert (await serinus.until("draining"))["open_requests"] == 1
     held.may_end.set()
-    assert await caller.read_rest() == LAST
+    assert await caller.read_rest() == Held.LAST
     assert await serinus.ended() == 0
     assert json.loads(serinus.said[-1])["cut_requests"] == 0
     caller.close()

@@ -9,10 +9,9 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
-import msgspec
 
 from proxy import __version__
-from proxy.benchmark.dialects import Dialect, Message, error_text
+from proxy.benchmark.dialects import UNREADABLE, Dialect, Message, error_text
 from proxy.benchmark.events import Events
 from proxy.benchmark.sample import Clock, Failure, Sample
 from proxy.benchmark.target import Target
@@ -59,10 +58,12 @@ class Client:
             sample.fail(Failure.CONNECT, str(error))
         except (aiohttp.ClientError, OSError) as error:
             sample.fail(Failure.CUT if sample.status else Failure.CONNECT, str(error) or type(error).__name__)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             sample.fail(Failure.UNREADABLE, str(error))
         if sample.failure is not None:
             sample.ended_s = self._clock()
+            if target.key:  # some repeat it in their errors
+                sample.said = sample.said.replace(target.key, "***")
         return sample
 
     async def _ask(self, target: Target, body: bytes, stream: bool, sample: Sample) -> None:
@@ -75,9 +76,12 @@ class Client:
             elif stream:
                 await self._read_stream(answer, target.dialect, sample)
             else:
-                whole = await answer.read()
+                body_read = await answer.read()
                 sample.ended_s = self._clock()
-                sample.tokens = target.dialect.whole(whole) or 0
+                whole = target.dialect.whole(body_read)
+                sample.tokens = whole.tokens or 0
+                if whole.error is not None:
+                    sample.fail(Failure.ERROR_IN_ANSWER, whole.error)
 
     async def _read_stream(self, answer: aiohttp.ClientResponse, dialect: Dialect, sample: Sample) -> None:
         if answer.content_type != "text/event-stream":
@@ -99,7 +103,7 @@ class Client:
                 if event.tokens is not None:
                     said = event.tokens
                 if event.error is not None:
-                    sample.fail(Failure.ERROR_EVENT, event.error)
+                    sample.fail(Failure.ERROR_IN_ANSWER, event.error)
                     return
                 ended = ended or event.ends
         sample.ended_s = clock()

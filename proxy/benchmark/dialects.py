@@ -5,7 +5,7 @@ A token is counted where an event carries some text, reasoning or arguments of a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
@@ -22,13 +22,15 @@ class Read(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+# What a decoder makes of bytes that are not of the dialect: invalid UTF-8 and bottomless nesting among them.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NOTHING = Read()
 _TOKEN = Read(token=True)
 _END = Read(ends=True)
 
 
 class Dialect(Protocol):
-    """One API. The readers raise msgspec.DecodeError or ValidationError for what is not of this API."""
+    """One API. The readers raise one of UNREADABLE for what is not of it."""
 
     path: str  # below the base URL that an SDK of the vendor's takes
 
@@ -39,13 +41,16 @@ class Dialect(Protocol):
     def event(self, data: bytes) -> Read:
         """What the data of one server-sent event means."""
 
-    def whole(self, body: bytes) -> int | None:
-        """How many tokens an answer that was not streamed says it has."""
+    def whole(self, body: bytes) -> Read:
+        """What an answer that was not streamed says."""
+
+
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 
 
 class _Usage(msgspec.Struct):
-    completion_tokens: int | None = None  # of chat completions
-    output_tokens: int | None = None  # of the others
+    completion_tokens: Tokens | None = None  # of chat completions
+    output_tokens: Tokens | None = None  # of the others
 
 
 class _Error(msgspec.Struct):
@@ -60,7 +65,7 @@ def error_text(body: bytes) -> str:
     """What the body of an error says, in any of the dialects; as it stands where it is none of theirs."""
     try:
         error = msgspec.json.decode(body, type=_ErrorBody).error
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return body.decode(errors="replace")
     return error if isinstance(error, str) else error.message
 
@@ -77,21 +82,33 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    delta: _Delta | None = None
     finish_reason: str | None = None
+
+    def has_token(self) -> bool:
+        return self.delta is not None and self.delta.has_token()
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
 
 
 class _Counted(msgspec.Struct):
     usage: _Usage | None = None
+    error: Any = None
 
     def output_tokens(self) -> int | None:
         return None if self.usage is None else self.usage.output_tokens
+
+
+def _whole(body: bytes, count: str) -> Read:
+    """`count`: which of the fields of `usage` has the answer's tokens."""
+    counted = msgspec.json.decode(body, type=_Counted)
+    if counted.error is not None:
+        return Read(error=error_text(body))
+    return Read(tokens=None if counted.usage is None else getattr(counted.usage, count), ends=True)
 
 
 def _bearer(key: str | None) -> dict[str, str]:
@@ -124,16 +141,15 @@ class Chat:
             return NOTHING if usage is None else Read(tokens=usage)
         choice = chunk.choices[0]
         if choice.finish_reason is None and usage is None:  # nearly all of them
-            return _TOKEN if choice.delta.has_token() else NOTHING
-        return Read(token=choice.delta.has_token(), tokens=usage, ends=choice.finish_reason is not None)
+            return _TOKEN if choice.has_token() else NOTHING
+        return Read(token=choice.has_token(), tokens=usage, ends=choice.finish_reason is not None)
 
-    def whole(self, body: bytes) -> int | None:
-        usage = msgspec.json.decode(body, type=_Counted).usage
-        return None if usage is None else usage.completion_tokens
+    def whole(self, body: bytes) -> Read:
+        return _whole(body, "completion_tokens")
 
 
 class _Response(_Counted):
-    error: Any = None
+    pass
 
 
 class _ResponseEvent(msgspec.Struct):
@@ -166,19 +182,19 @@ class Responses:
             return Read(error=_message(event.response and event.response.error))
         return NOTHING
 
-    def whole(self, body: bytes) -> int | None:
-        return msgspec.json.decode(body, type=_Counted).output_tokens()
+    def whole(self, body: bytes) -> Read:
+        return _whole(body, "output_tokens")
 
 
 class _Block(msgspec.Struct):
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
 
 
 class _MessageEvent(_Counted, kw_only=True):
     type: str
-    delta: _Block = msgspec.field(default_factory=_Block)
+    delta: _Block | None = None
 
 
 class Messages:
@@ -194,7 +210,7 @@ class Messages:
         return version if key is None else {"x-api-key": key, **version}
 
     def body(self, model: str, messages: Sequence[Message], tokens: int, *, stream: bool) -> dict[str, Any]:
-        system = "\n\n".join(str(message["content"]) for message in messages if message["role"] == "system")
+        system = [block for message in messages if message["role"] == "system" for block in _blocks(message["content"])]
         turns = [message for message in messages if message["role"] != "system"]
         body: dict[str, Any] = {"model": model, "messages": turns, "max_tokens": tokens}
         return body | ({"system": system} if system else {}) | ({"stream": True} if stream else {})
@@ -204,7 +220,7 @@ class Messages:
         match event.type:
             case "content_block_delta":
                 delta = event.delta
-                return _TOKEN if delta.text or delta.thinking or delta.partial_json else NOTHING
+                return _TOKEN if delta and (delta.text or delta.thinking or delta.partial_json) else NOTHING
             case "message_delta":
                 return Read(tokens=event.output_tokens())
             case "message_stop":
@@ -214,8 +230,12 @@ class Messages:
             case _:
                 return NOTHING
 
-    def whole(self, body: bytes) -> int | None:
-        return msgspec.json.decode(body, type=_Counted).output_tokens()
+    def whole(self, body: bytes) -> Read:
+        return _whole(body, "output_tokens")
+
+
+def _blocks(content: object) -> list[object]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 def _message(error: object) -> str:

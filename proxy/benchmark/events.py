@@ -30,6 +30,7 @@ class Events:
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
             elif not line and self._data:
-                events.append(b"\n".join(self._data))
+                if data := b"\n".join(self._data):  # an event without data is none
+                    events.append(data)
                 self._data.clear()
         return events

@@ -69,7 +69,8 @@ class ArrivalRate:
     dice: random.Random | None  # how long it is between arrivals: exponential, a Poisson process; None: always the same
 
     async def run(self, begin: Begin, extent: Extent, clock: Clock, sleep: Sleep) -> None:
-        began_s, due_s, count = clock(), clock(), 0
+        began_s, count = clock(), 0
+        due_s = began_s + (0.0 if self.dice is None else self._gap_s())
         most = math.inf if extent.calls is None else extent.calls
         lasts_s = math.inf if extent.seconds is None else extent.seconds
         async with asyncio.TaskGroup() as calls:
@@ -77,8 +78,11 @@ class ArrivalRate:
                 if due_s > clock():
                     await sleep(due_s - clock())
                 calls.create_task(_coroutine(begin, due_s))
-                due_s += 1 / self.per_s if self.dice is None else self.dice.expovariate(self.per_s)
+                due_s += self._gap_s()
                 count += 1
+
+    def _gap_s(self) -> float:
+        return 1 / self.per_s if self.dice is None else self.dice.expovariate(self.per_s)
 
     def __str__(self) -> str:
         return f"{self.per_s:g} a second, {'evenly' if self.dice is None else 'at random'}"

@@ -30,14 +30,9 @@ def _user(text: str) -> Prompt:
 OWN: tuple[Prompt, ...] = tuple(map(_user, _OWN))
 
 
-class _Turn(msgspec.Struct):
-    role: str
-    content: Any
-
-
 class _Line(msgspec.Struct):
     prompt: str | None = None
-    messages: list[_Turn] | None = None
+    messages: list[dict[str, Any]] | None = None
 
 
 def read_prompts(path: Path) -> tuple[Prompt, ...]:
@@ -46,7 +41,7 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
     Empty lines are left out. Raises PromptsInvalid.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would also split inside JSON
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PromptsInvalid(f"{path} cannot be read: {(reason or 'no reason given').lower()}") from None
@@ -56,7 +51,7 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
         if line.strip():
             try:
                 prompts.append(read(line))
-            except (msgspec.DecodeError, ValueError) as error:
+            except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
                 raise PromptsInvalid(f"{path}:{number}: {error}") from None
     if not prompts:
         raise PromptsInvalid(f"{path} holds no prompts: write one a line")
@@ -64,11 +59,14 @@ def read_prompts(path: Path) -> tuple[Prompt, ...]:
 
 
 def _json_line(line: str) -> Prompt:
-    decoded = msgspec.json.decode(line, type=str | _Line)
+    decoded: str | _Line = msgspec.json.decode(line, type=str | _Line)
     if isinstance(decoded, str):
         return _user(decoded)
     if decoded.prompt is not None:
         return _user(decoded.prompt)
     if decoded.messages:
-        return [{"role": turn.role, "content": turn.content} for turn in decoded.messages]
+        for number, turn in enumerate(decoded.messages):
+            if not isinstance(turn.get("role"), str) or "content" not in turn:
+                raise ValueError(f"messages[{number}] needs a role, as text, and content")
+        return decoded.messages
     raise ValueError('no prompt: write {"prompt": "…"}, {"messages": […]} or a string')

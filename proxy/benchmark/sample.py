@@ -14,7 +14,7 @@ class Failure(Enum):
     TIMEOUT = "timeout"
     CUT = "cut short"  # the connection ended before the answer did
     NO_END = "no end"  # the stream ended without saying that it does
-    ERROR_EVENT = "error event"  # the stream said that it failed
+    ERROR_IN_ANSWER = "error in the answer"  # begun with 200, and then an error
     UNREADABLE = "unreadable"  # not what this API answers
     NO_TOKENS = "no tokens"
     STATUS = "status"  # any but 200
@@ -61,4 +61,6 @@ class Sample:
         return f"status {self.status}" if self.failure is Failure.STATUS else self.failure.value
 
     def fail(self, failure: Failure, said: str = "") -> None:
-        self.failure, self.said = failure, " ".join(said.split())[:200]
+        """What a peer said is shown in a terminal: in one short line, and without what moves a terminal's cursor."""
+        line = " ".join(said.split())[:200]
+        self.failure, self.said = failure, "".join(each if each.isprintable() else "\ufffd" for each in line)

@@ -8,6 +8,7 @@ from proxy.cli.check import check
 from proxy.cli.demo import demo
 from proxy.cli.schema import schema
 from proxy.cli.serve import serve
+from proxy.cli.status import status, top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,5 +17,5 @@ def main() -> None:
     """Serinus: a load-balancing reverse proxy for LLM APIs."""
 
 
-for command in (serve, check, schema, demo, bench):
+for command in (serve, check, schema, demo, bench, status, top):
     main.add_command(command)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import math
 import os
 import random
 import resource
@@ -16,12 +17,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from proxy.benchmark.client import Client
-from proxy.benchmark.dialects import DIALECTS
+from proxy.benchmark.dialects import DIALECTS, UNREADABLE
 from proxy.benchmark.load import ArrivalRate, AtOnce, Extent, Load
 from proxy.benchmark.prompts import OWN, Prompt, PromptsInvalid, read_prompts
 from proxy.benchmark.report import report_of
@@ -97,27 +99,35 @@ def bench(url: str, json_wanted: bool, **options: Any) -> None:
 
 def _plan(url: str, options: dict[str, Any]) -> Plan:
     """Raises click.UsageError for what does not go together."""
+    if options["rate"] and not math.isfinite(options["rate"]):
+        raise click.UsageError("--rate is no number of calls a second: write it as in 20, or 0.5")
     if options["rate"] and options["concurrency"]:
         raise click.UsageError(
             "--concurrency keeps so many calls open, --rate begins so many a second: give one of them"
         )
     fields = _fields(options["body"])
     dialect = DIALECTS[options["api"]]()
-
-    def target(base_url: str, model: str, key: str | None) -> Target:
-        name = base_url if options["compare"] != url else f"{model} at {base_url}"
-        return Target(name, _checked(base_url), model, _revealed(key), dialect, dict(options["headers"]), fields)
-
-    targets = [target(url, options["model"], options["key"])]
-    if options["compare"]:
-        model, key = options["compare_model"] or options["model"], options["compare_key"] or options["key"]
-        targets.append(target(options["compare"], model, key))
-    elif options["compare_key"] or options["compare_model"]:
-        raise click.UsageError("--compare-key and --compare-model say how to ask --compare URL2, which is not given")
     try:
         prompts = read_prompts(options["prompts"]) if options["prompts"] else OWN
     except PromptsInvalid as error:
         raise click.UsageError(str(error)) from None
+
+    def target(base_url: str, model: str, key: str | None) -> Target:
+        name = base_url if options["compare"] != url else f"{model} at {base_url}"
+        found = Target(name, _checked(base_url), model, key, dialect, dict(options["headers"]), fields)
+        try:
+            found.body(prompts[0], 1, stream=True)
+        except UnicodeEncodeError:
+            raise click.UsageError("--model, --body or the prompts hold half a character, which JSON cannot") from None
+        return found
+
+    key = _revealed(options["key"], "--key")
+    targets = [target(url, options["model"], key)]
+    if options["compare"]:
+        compare_key = _revealed(options["compare_key"], "--compare-key") or key
+        targets.append(target(options["compare"], options["compare_model"] or options["model"], compare_key))
+    elif options["compare_key"] or options["compare_model"]:
+        raise click.UsageError("--compare-key and --compare-model say how to ask --compare URL2, which is not given")
     both = options["stream"] == "both"
     streams = (True, False) if both else (options["stream"] == "yes",)
     tokens = options["tokens"] or (TOKENS_FOR_BOTH if both else (TOKENS,))
@@ -133,29 +143,38 @@ def _plan(url: str, options: dict[str, Any]) -> Plan:
 
 
 def _checked(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise click.UsageError(f"{base_url!r} is no base URL: write it as an SDK takes it, http://127.0.0.1:8080/v1")
-    return base_url
+    right = "write it as an SDK takes it, http://127.0.0.1:8080/v1"
+    try:
+        parts = urlsplit(base_url.strip())
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of its port, or its brackets
+        usable = False
+    if not usable or parts.query or parts.fragment or not parts.geturl().isprintable():
+        raise click.UsageError(f"{base_url!r} is no base URL: {right}")
+    if "@" in parts.netloc:
+        raise click.UsageError(f"a base URL holds no user or password: {right}, and the key with --key")
+    return parts.geturl()
 
 
 def _fields(text: str) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.ValidationError:
+        raise click.UsageError('--body is no JSON object: write it as in {"temperature": 0}') from None
+    except UNREADABLE as error:
         raise click.UsageError(f"--body is no JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise click.UsageError('--body is no JSON object: write it as in {"temperature": 0}')
-    return fields
 
 
-def _revealed(key: str | None) -> str | None:
+def _revealed(key: str | None, option: str) -> str | None:
     if key is None:
         return None
     try:
-        return SecretReader(os.environ, Path()).resolve(key).reveal()
+        revealed = SecretReader(os.environ, Path()).resolve(key).reveal()
     except ValueError as error:
-        raise click.UsageError(f"--key: {error}") from None
+        raise click.UsageError(f"{option}: {error}") from None
+    if not (revealed.isascii() and revealed.isprintable()):
+        raise click.UsageError(f"{option}: it holds characters that no header may have, a line break perhaps")
+    return revealed
 
 
 def _prepare_process() -> None:

@@ -29,7 +29,8 @@ def show(report: Report, began_at: datetime, console: Console) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    heading = Text(title, "bold")  # a `Text`, here and below: what others said could look like markup
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")
@@ -82,7 +83,7 @@ def _differences(title: str, differences: tuple[Difference, ...]) -> Table:
             what.insert(1, "streamed" if of.stream else "whole")
         adds = difference.added
         table.add_row(
-            "  " + ", ".join(filter(None, what)),
+            Text("  " + ", ".join(filter(None, what))),
             f"{adds.mean_s * 1000:+.2f}",
             _interval(adds.interval_s),
             f"{adds.p50_s * 1000:+.2f}",
@@ -95,7 +96,8 @@ def _failures(report: Report) -> Table:
     table = _table("Failures", "calls", "said by the first")
     for arm, summary in zip(report.arms, report.summaries, strict=True):
         for failed in summary.failed:
-            table.add_row(f"  {_title(arm, report)}: {failed.kind}", str(failed.count), failed.said)
+            what = Text(f"  {_title(arm, report)}: {failed.kind}")
+            table.add_row(what, str(failed.count), Text(failed.said))
     table.columns[-1].justify = "left"
     return table
 

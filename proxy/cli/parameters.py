@@ -1,8 +1,12 @@
 """Kinds of parameters that several commands take."""
 
+import re
+
 import click
 
 from proxy.model.quantities import parse_wait
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 class Duration(click.ParamType[float]):
@@ -39,6 +43,6 @@ class Header(click.ParamType[tuple[str, str]]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         name, colon, text = str(value).partition(":")
-        if not colon or not name.strip():
+        if not colon or not _TOKEN.fullmatch(name.strip()) or not text.isprintable():
             self.fail(f"{value!r} is no header: write it as in 'x-team: search'", param, ctx)
         return name.strip().lower(), text.strip()

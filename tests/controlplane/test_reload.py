@@ -8,29 +8,14 @@ import pytest
 from proxy.controlplane.reload import Applied, Rejected
 from tests.support.raw import CLIENT, RawCaller, ask, get, post
 from tests.support.running import config_for
-from tests.support.scripted import answering, whole
+from tests.support.scripted import Held, answering, whole
 
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-FIRST, LAST = b"7\r\ndata: 1\r\n", b"7\r\ndata: 2\r\n0\r\n\r\n"
 ADMIN = "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\n"
 
 
 def open_config(url):
     """A configuration without secrets, and so without warnings."""
     return config_for(url, keys=False, clients=False)
-
-
-class Held:
-    """A script that begins a stream, and ends it when a test says so."""
-
-    def __init__(self):
-        self.talks = []
-
-    async def __call__(self, talk):
-        await talk.request()
-        await talk.send(STREAM_HEAD, FIRST)
-        self.talks.append(talk)
-        await talk.gone()
 
 
 @pytest.fixture
@@ -154,7 +139,7 @@ async def begun(running):
     """A caller in the middle of a stream."""
     caller = await RawCaller.connect(running.port)
     await caller.send(get())
-    await caller.read_until(FIRST)
+    await caller.read_until(Held.FIRST)
     return caller
 
 
@@ -165,8 +150,8 @@ async def test_open_stream_ends_whole_on_its_old_upstream(start, scripted):
     caller = await begun(running)
     await reload(config_for(new.url))
     assert await served_by(running) == (200, b"new")
-    await held.talks[0].send(LAST)
-    assert await caller.read_until(b"0\r\n\r\n") == LAST
+    held.may_end.set()
+    assert await caller.read_until(b"0\r\n\r\n") == Held.LAST
     await old.until(lambda: old.open == 0)  # its connection was for the removed upstream: it is not kept
     await caller.send(get())
     assert (await caller.answer()).payload == b"new"

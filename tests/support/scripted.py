@@ -110,6 +110,27 @@ def whole(body: bytes, *, status: bytes = b"200 OK", fields: bytes = b"Content-T
     return b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, fields, len(body), body)
 
 
+class Held:
+    """A script that begins a stream, and ends it when a test says so."""
+
+    HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    FIRST, LAST = b"7\r\ndata: 1\r\n", b"7\r\ndata: 2\r\n0\r\n\r\n"
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def __call__(self, talk: Conversation) -> None:
+        await talk.request()
+        await talk.send(self.HEAD, self.FIRST)
+        ending = asyncio.get_running_loop().create_task(self.may_end.wait())
+        leaving = asyncio.get_running_loop().create_task(talk.gone())
+        await asyncio.wait([ending, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if self.may_end.is_set():
+            await talk.send(self.LAST)
+        ending.cancel()
+        await leaving
+
+
 class ScriptedUpstream:
     def __init__(self, script: Script) -> None:
         self.script = script

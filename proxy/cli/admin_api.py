@@ -1,0 +1,112 @@
+"""Asking a running proxy: the options that all such commands have, and the call."""
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import click
+import msgspec
+
+from proxy.controlplane.secrets import SecretReader
+from proxy.controlplane.status import Status
+from proxy.model.secret import Secret
+
+TIMEOUT_S = 10.0
+DEFAULT = "http://127.0.0.1:9090"
+TOKEN_VARIABLE = "SERINUS_ADMIN_TOKEN"  # noqa: S105 - its name
+
+_address = click.option(
+    "--admin", default=DEFAULT, envvar="SERINUS_ADMIN", show_default=True, show_envvar=True, help="The admin API."
+)
+_token = click.option(
+    "--token", help=f"env:NAME, file:/path or the token. [default: env:{TOKEN_VARIABLE}, if it is set]"
+)
+
+
+class AdminUnavailable(click.ClickException):
+    """No answer, or none that helps. The message says from where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminApi:
+    url: str
+    token: Secret | None
+
+    def status(self, window_s: float) -> Status:
+        """Raises AdminUnavailable."""
+        body = self._get("/status", window=f"{window_s:g}s")
+        try:
+            return msgspec.json.decode(body, type=Status)
+        except msgspec.DecodeError as error:
+            raise AdminUnavailable(f"{self.url}/status is no status of this version of Serinus: {error}") from None
+
+    def _get(self, path: str, **query: str) -> bytes:
+        request = urllib.request.Request(f"{self.url}{path}?{urlencode(query)}")  # noqa: S310 - its scheme was checked
+        if self.token is not None:
+            request.add_header("authorization", f"Bearer {self.token.reveal()}")
+        try:
+            with _opener.open(request, timeout=TIMEOUT_S) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            raise AdminUnavailable(f"{self.url} answers {error.code}: {_said(error.read())}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise AdminUnavailable(
+                f"{self.url} does not answer: {_worded(reason)}. Is it the address of the admin API?"
+            ) from None
+
+
+# Not by way of the environment's proxies: it is a matter between this command and a Serinus.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _worded(reason: object) -> str:
+    if isinstance(reason, OSError) and reason.errno:
+        return os.strerror(reason.errno).lower()
+    return str(reason)
+
+
+def _said(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body, type=dict[str, str])["error"])
+    except (msgspec.DecodeError, KeyError):
+        return "it does not seem to be the admin API of a Serinus"
+
+
+def with_admin(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options, and hands the command an `AdminApi` as `api`."""
+
+    @wraps(command)
+    def called(*, admin: str, token: str | None, **options: Any) -> Any:
+        return command(api=AdminApi(_checked(admin), _secret(token)), **options)
+
+    return _address(_token(called))
+
+
+def _checked(url: str) -> str:
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:  # of its port, or its brackets
+        usable = False
+    if not usable or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise click.UsageError(f"--admin {url!r} is no address of an admin API: write it as in {DEFAULT}")
+    return url.rstrip("/")
+
+
+def _secret(token: str | None) -> Secret | None:
+    if token is None:
+        if not os.environ.get(TOKEN_VARIABLE):
+            return None
+        token = f"env:{TOKEN_VARIABLE}"
+    try:
+        return SecretReader(os.environ, Path()).resolve(token)
+    except ValueError as error:
+        raise click.UsageError(f"--token: {error}") from None

@@ -1,0 +1,132 @@
+"""How a status looks in a terminal."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic, UpstreamStatus
+
+COLOURS = {"ok": "green", "failing": "bold red", "idle": "dim"}
+FIRST_BYTE = "first byte ms\np50 / p95 / p99"
+TREND_LOOKS = 24
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+class Trends:
+    """Each upstream's rate, look by look, as a line of bars."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, deque[float]] = {}
+
+    def look(self, status: Status) -> None:
+        for name, upstream in status.upstreams.items():
+            self._rates.setdefault(name, deque(maxlen=TREND_LOOKS)).append(upstream.traffic.requests_per_s)
+
+    def line(self, name: str) -> str:
+        most = max((rate for rates in self._rates.values() for rate in rates), default=0.0)
+        bars = [_BARS[round(rate / most * (len(_BARS) - 1))] if most else " " for rate in self._rates.get(name, ())]
+        return "".join(bars).rjust(TREND_LOOKS)
+
+
+def headline(status: Status) -> Text:
+    """One line: is it well, and how much does it do?"""
+    ready = Text("ready", "green") if status.ready else Text("not ready", "bold red")
+    return Text.assemble(
+        (f"Serinus {status.version}", "bold"),
+        " · ",
+        ready,
+        f" · up {_lasted(status.uptime_s)} · configuration {status.generation} · {status.connections} callers"
+        f" · last {status.window_s:.0f} s: {status.traffic.requests_per_s:.1f} req/s",
+    )
+
+
+def reload_line(status: Status) -> Text | None:
+    """How the last reload went; None if there was none."""
+    last = status.last_reload
+    if last is None:
+        return None
+    if last["result"] == "applied":
+        restart = last["need_restart"]
+        return Text(f"last reload: applied{'; needs a restart: ' + ', '.join(restart) if restart else ''}", "dim")
+    return Text("last reload: rejected: " + "; ".join(last["problems"]), "red")
+
+
+def upstreams_table(status: Status, trends: Trends | None = None) -> Table:
+    """With a line of bars for each, if there are `trends`."""
+    table = _table("upstream", "health", "in\nflight", "req/s", "failed", FIRST_BYTE, "whole ms\np50 / p95")
+    if trends is not None:
+        table.add_column("", no_wrap=True)
+    for name, upstream in status.upstreams.items():
+        traffic = upstream.traffic
+        row: list[str | Text] = [
+            name,
+            _health(upstream),
+            str(upstream.inflight),
+            *_traffic_cells(traffic),
+            _quantiles(traffic.duration_ms, "p50", "p95"),
+        ]
+        table.add_row(*row, *([] if trends is None else [Text(trends.line(name), "cyan")]))
+    return table
+
+
+def pools_table(status: Status, trends: Trends | None = None) -> Table:
+    """Each pool and its members, with a line of bars for each if there are `trends`."""
+    table = _table("pool", "weight", "share %\nasked / now", "health", "in\nflight", "req/s", "failed", FIRST_BYTE)
+    if trends is not None:
+        table.add_column("", no_wrap=True)
+    for name, pool in status.pools.items():
+        table.add_row(Text(name, "bold"), "", "", "", "", *_traffic_cells(pool.traffic))
+        for member in pool.members:
+            rate, whole = member.traffic.requests_per_s, pool.traffic.requests_per_s
+            upstream = status.upstreams[member.upstream]
+            row: list[str | Text] = [
+                Text(f"  {_member_name(member)}"),
+                str(member.weight),
+                f"{member.share_percent:.0f} / " + (f"{100 * rate / whole:2.0f}" if whole else " -"),
+                _health(upstream),
+                str(upstream.inflight),
+                *_traffic_cells(member.traffic),
+            ]
+            table.add_row(*row, *([] if trends is None else [Text(trends.line(member.upstream), "cyan")]))
+    return table
+
+
+def _member_name(member: MemberStatus) -> str:
+    """What tells it from the pool's other members."""
+    return " ".join(filter(None, [member.upstream, member.model, member.key and f"key {member.key}"]))
+
+
+def _health(upstream: UpstreamStatus) -> Text:
+    return Text(upstream.health, COLOURS.get(upstream.health, ""))
+
+
+def _traffic_cells(traffic: Traffic) -> Iterable[str | Text]:
+    yield f"{traffic.requests_per_s:.1f}"
+    yield Text(f"{traffic.failed_percent:.1f} %", "red" if traffic.failed_percent else "")
+    yield _quantiles(traffic.first_byte_ms, "p50", "p95", "p99")
+
+
+def _quantiles(quantiles: Quantiles | None, *shares: str) -> str:
+    if quantiles is None:
+        return "-"
+    values = [getattr(quantiles, share) for share in shares]
+    return " / ".join(f"{value:.1f}" if value < 10 else f"{value:.0f}" for value in values)
+
+
+def _table(first: str, *columns: str) -> Table:
+    """It fits 80 columns as long as the names are short."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", collapse_padding=True)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _lasted(seconds: float) -> str:
+    """`47 s`, `12 min`, `5 h`, `3 d`."""
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds // unit:.0f} {name}"
+    return f"{seconds:.0f} s"

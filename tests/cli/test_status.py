@@ -1,0 +1,160 @@
+"""`serinus status` and `serinus top`, as a shell sees them, before a running proxy."""
+
+import asyncio
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from proxy.cli import main
+from proxy.cli.status_view import Trends, headline, reload_line, upstreams_table
+from proxy.controlplane.status import Quantiles, Status, Traffic, UpstreamStatus
+from tests.support.raw import ask, get
+from tests.support.running import config_for
+from tests.support.scripted import answering, whole
+
+QUIET = Traffic(0.0, 0.0, None, None)
+
+
+async def call(*arguments: str, **environ: str) -> Result:
+    """The command in a thread: it blocks, and the proxy that it asks is in this one."""
+    environ = {"COLUMNS": "100", "SERINUS_ADMIN": "", "SERINUS_ADMIN_TOKEN": "", **environ}
+    return await asyncio.to_thread(CliRunner(env=environ).invoke, main, arguments)
+
+
+@pytest.fixture
+async def busy(proxy, scripted):
+    """A proxy that had four requests, half of them failed."""
+    good = await scripted(answering(whole(b"{}")))
+    bad = await scripted(answering(whole(b"{}", status=b"500 Oh")))
+    running = await proxy(config_for(good.url, bad.url))
+    for _ in range(4):
+        await ask(running.port, get())
+    running.pass_time(8)
+    return running
+
+
+async def test_status_shows_upstreams_and_pools(busy):
+    shown = await call("status", "--admin", busy.admin_url)
+    assert shown.exit_code == 0, shown.output
+    lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
+    assert "ready" in lines["Serinus"]
+    assert lines["chat"][2:4] == ["50.0", "%"]
+    assert lines["up0"][1:4] == ["1", "50", "/"]  # of the pools' table, which comes last
+    (up1,) = [line for line in shown.output.splitlines() if line.startswith("up1")]
+    assert "failing" in up1
+    assert "100.0 %" in up1
+
+
+async def test_json_is_what_the_admin_api_says(busy):
+    shown = await call("status", "--json", "--window", "10s", "--admin", busy.admin_url)
+    found = json.loads(shown.output)
+    assert found["upstreams"]["up0"]["outcomes"] == {"ok": 2}
+    assert found["pools"]["chat"]["members"][1]["upstream"] == "up1"
+
+
+async def test_top_looks_again_and_again(busy):
+    shown = await call("top", "--count", "3", "--interval", "1ms", "--admin", busy.admin_url)
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.count("chat ") == 3
+    assert "\x1b" not in shown.output
+
+
+async def test_the_address_comes_from_the_environment_too(busy):
+    assert (await call("status", SERINUS_ADMIN=busy.admin_url.removeprefix("http://"))).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["status", "top"])
+async def test_nobody_there_is_said_at_once(command, unused_tcp_port):
+    shown = await call(command, "--admin", f"http://127.0.0.1:{unused_tcp_port}")
+    assert shown.exit_code == 1
+    assert "connection refused. Is it the address of the admin API?" in shown.output
+
+
+async def test_somebody_else_there_is_told_from_serinus(busy):
+    shown = await call("status", "--admin", busy.url)
+    assert (shown.exit_code, "it does not seem to be the admin API" in shown.output) == (1, True)
+
+
+@pytest.mark.parametrize("address", ["ftp://localhost", "http://", "http://localhost:9090/status", "http://h:port"])
+async def test_what_is_no_address_is_refused(address):
+    shown = await call("status", "--admin", address)
+    assert (shown.exit_code, "is no address of an admin API" in shown.output) == (2, True)
+
+
+async def test_a_token_is_sent_and_never_shown(proxy):
+    config = (
+        config_for("http://127.0.0.1:1/v1") + "admin: {listen: 127.0.0.1:0, tokens: [{name: ops, value: s3cret}]}\n"
+    )
+    running = await proxy(config)
+    refused = await call("status", "--admin", running.admin_url)
+    assert (refused.exit_code, "answers 401: send a token of admin.tokens" in refused.output) == (1, True)
+    for shown in (
+        await call("status", "--admin", running.admin_url, SERINUS_ADMIN_TOKEN="s3cret"),
+        await call("status", "--admin", running.admin_url, "--token", "env:OPS", OPS="s3cret"),
+    ):
+        assert shown.exit_code == 0, shown.output
+        assert "s3cret" not in shown.output
+    unset = await call("status", "--admin", running.admin_url, "--token", "env:SERINUS_NO_SUCH_TOKEN")
+    assert (unset.exit_code, "--token: " in unset.output) == (2, True)
+
+
+async def test_window_that_is_none_is_refused(busy):
+    shown = await call("status", "--window", "10", "--admin", busy.admin_url)
+    assert (shown.exit_code, "write 10s" in shown.output) == (2, True)
+
+
+# --- what is drawn -----------------------------------------------------------------------------------------------
+
+
+def status(**fields) -> Status:
+    usual = {
+        "version": "1.2.3",
+        "ready": True,
+        "generation": 7,
+        "uptime_s": 600.0,
+        "window_s": 60.0,
+        "connections": 5,
+        "traffic": QUIET,
+        "answered_here_per_s": 0.0,
+        "upstreams": {},
+        "pools": {},
+    }
+    return Status(**usual | fields)
+
+
+def of_rate(rate: float) -> Status:
+    traffic = Traffic(rate, 0.0, Quantiles(1.5, 20.0, 300.0), None)
+    return status(upstreams={"up0": UpstreamStatus("http://x", "ok", 0, traffic, {}, {})})
+
+
+def test_headline_says_that_it_drains():
+    assert str(headline(status(ready=False))) == (
+        "Serinus 1.2.3 · not ready · up 10 min · configuration 7 · 5 callers · last 60 s: 0.0 req/s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (None, "None"),
+        ({"result": "applied", "need_restart": []}, "last reload: applied"),
+        ({"result": "applied", "need_restart": ["listen"]}, "last reload: applied; needs a restart: listen"),
+        ({"result": "rejected", "problems": ["routes: none"]}, "last reload: rejected: routes: none"),
+    ],
+)
+def test_the_last_reload_is_told(last, said):
+    assert str(reload_line(status(last_reload=last))) == said
+
+
+def test_trends_are_bars_of_the_highest_rate():
+    trends = Trends()
+    for rate in (0.0, 4.0, 8.0):
+        trends.look(of_rate(rate))
+    assert trends.line("up0").lstrip() == "▄█"
+    assert trends.line("unknown").strip() == ""
+
+
+def test_waits_have_a_digit_after_the_point_only_where_it_matters():
+    cells = [list(column.cells) for column in upstreams_table(of_rate(1.0)).columns]
+    assert cells[5] == ["1.5 / 20 / 300"]

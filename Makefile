@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
 
-.PHONY: demo run test check format lock clean
+.PHONY: demo run test check format lock picture clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed
 	$(BIN)/serinus demo
@@ -30,6 +30,9 @@ format: $(VENV)/.dev
 lock: pyproject.toml     ## write both lock files anew; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements-dev.lock
+
+picture: $(VENV)/.runtime  ## draw the README's picture anew
+	$(BIN)/serinus demo --plain --seconds 20 --picture docs/demo.svg
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Serinus needs Python 3.11 or newer; name one with PYTHON=python3.12")'

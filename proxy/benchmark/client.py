@@ -12,10 +12,14 @@ import aiohttp
 
 from proxy import __version__
 from proxy.benchmark.dialects import UNREADABLE, Dialect, Message, error_text
-from proxy.benchmark.events import Events
+from proxy.benchmark.events import Events, LineTooLong
 from proxy.benchmark.sample import Clock, Failure, Sample
 from proxy.benchmark.target import Target
+from proxy.model.reasons import reason
 
+KEPT_S = 3600.0  # while other arms have their turn
+ERROR_BYTES_MAX = 64 * 1024
+SAID_MAX = 200
 _OURS = {
     "user-agent": f"serinus-bench/{__version__}",
     "accept-encoding": "identity",  # compressed, several events come at once
@@ -33,7 +37,7 @@ class Client:
     async def __aenter__(self) -> Self:
         # No cookies, redirects or proxies of the environment: what is measured is the address that was given.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=None),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=None, keepalive_timeout=KEPT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             headers=_OURS,
@@ -55,15 +59,14 @@ class Client:
         except TimeoutError:
             sample.fail(Failure.TIMEOUT, f"no end within {self._timeout.total:g} s")
         except aiohttp.ClientConnectorError as error:
-            sample.fail(Failure.CONNECT, str(error))
+            sample.fail(Failure.CONNECT, reason(error))
         except (aiohttp.ClientError, OSError) as error:
             sample.fail(Failure.CUT if sample.status else Failure.CONNECT, str(error) or type(error).__name__)
-        except UNREADABLE as error:
+        except (*UNREADABLE, LineTooLong) as error:
             sample.fail(Failure.UNREADABLE, str(error))
         if sample.failure is not None:
             sample.ended_s = self._clock()
-            if target.key:  # some repeat it in their errors
-                sample.said = sample.said.replace(target.key, "***")
+            sample.said = _shown(target.without_secrets(sample.said))
         return sample
 
     async def _ask(self, target: Target, body: bytes, stream: bool, sample: Sample) -> None:
@@ -72,7 +75,7 @@ class Client:
         ) as answer:
             sample.status = answer.status
             if answer.status != 200:
-                sample.fail(Failure.STATUS, error_text(await answer.read()))
+                sample.fail(Failure.STATUS, error_text(await _beginning(answer)))
             elif stream:
                 await self._read_stream(answer, target.dialect, sample)
             else:
@@ -112,3 +115,17 @@ class Client:
             sample.fail(Failure.NO_END, f"after {counted} events with tokens")
         elif not counted:
             sample.fail(Failure.NO_TOKENS)
+
+
+async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
+    """Its body, or the first ERROR_BYTES_MAX of it."""
+    body = b""
+    while len(body) < ERROR_BYTES_MAX and (block := await answer.content.readany()):
+        body += block
+    return body[:ERROR_BYTES_MAX]
+
+
+def _shown(said: str) -> str:
+    """One short line, without what would move a terminal's cursor."""
+    line = " ".join(said.split())[:SAID_MAX]
+    return "".join(each if each.isprintable() else "\ufffd" for each in line)

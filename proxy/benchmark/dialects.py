@@ -177,7 +177,7 @@ class Responses:
         if event.type in ("response.completed", "response.incomplete"):
             return Read(tokens=event.response.output_tokens() if event.response else None, ends=True)
         if event.type == "error":
-            return Read(error=_message(msgspec.json.decode(data)))
+            return Read(error=_message(msgspec.json.decode(data)))  # the error itself, or around it
         if event.type == "response.failed":
             return Read(error=_message(event.response and event.response.error))
         return NOTHING
@@ -240,7 +240,9 @@ def _blocks(content: object) -> list[object]:
 
 def _message(error: object) -> str:
     """The message of an error object."""
-    return str(error.get("message", "no message")) if isinstance(error, dict) else "no message"
+    if not isinstance(error, dict):
+        return "no message"
+    return str(error["message"]) if "message" in error else _message(error.get("error"))
 
 
 DIALECTS: Mapping[str, type[Chat] | type[Responses] | type[Messages]] = {

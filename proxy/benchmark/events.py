@@ -5,26 +5,53 @@ Lines end with LF, CRLF or CR, and an empty one ends an event: html.spec.whatwg.
 
 import re
 
-_LINE = re.compile(rb"\r\n|\n|\r")
+LINE_BYTES_MAX = (
+    8 << 20
+)  # a line of images in base64; without a bound, a stream that never ends its line takes all memory
+
+_END = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class LineTooLong(ValueError):
+    """A line has more than LINE_BYTES_MAX."""
 
 
 class Events:
     """Feed it blocks; it returns the data of the events that are whole."""
 
-    __slots__ = ("_data", "_rest")
+    __slots__ = ("_after_cr", "_begun", "_data", "_rest", "_rest_bytes")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # of a line whose end has not come
+        self._rest_bytes = 0
         self._data: list[bytes] = []
+        self._after_cr = self._begun = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        rest = self._rest + block
-        if rest.endswith(b"\r"):  # it may be half of a CRLF
-            rest, held = rest[:-1], b"\r"
-        else:
-            held = b""
-        *lines, last = _LINE.split(rest) if b"\r" in rest else rest.split(b"\n")
-        self._rest = last + held
+        """Raises LineTooLong."""
+        if self._after_cr and block.startswith(b"\n"):  # the second half of an end
+            block = block[1:]
+        self._after_cr = block.endswith(b"\r")
+        first, *others = _END.split(block) if b"\r" in block else block.split(b"\n")
+        self._hold(first)
+        if not others:
+            return []
+        whole, last = [b"".join(self._rest), *others[:-1]], others[-1]
+        self._rest, self._rest_bytes = [], 0
+        self._hold(last)
+        return self._read(whole)
+
+    def _hold(self, part: bytes) -> None:
+        self._rest.append(part)
+        self._rest_bytes += len(part)
+        if self._rest_bytes > LINE_BYTES_MAX:
+            raise LineTooLong(f"a line of more than {LINE_BYTES_MAX >> 20} MiB")
+
+    def _read(self, lines: list[bytes]) -> list[bytes]:
+        if not self._begun:
+            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+            self._begun = True
         events = []
         for line in lines:
             if line.startswith(b"data:"):

@@ -59,8 +59,8 @@ def report_of(run: Run, load: str) -> Report:
     by_target: list[Difference] = []
     by_streaming: list[Difference] = []
     for (target, stream, tokens), one in pairs.items():
-        if len(targets) > 1 and target is targets[0]:
-            by_target += _differences(one, pairs[targets[1], stream, tokens], *MEASURES)
+        if target is targets[0] and len(targets) > 1 and (other := pairs.get((targets[1], stream, tokens))):
+            by_target += _differences(one, other, *MEASURES)
         if stream and (whole := pairs.get((target, False, tokens))):
             by_streaming += _differences(one, whole, "whole answer")
     return Report(

@@ -61,6 +61,4 @@ class Sample:
         return f"status {self.status}" if self.failure is Failure.STATUS else self.failure.value
 
     def fail(self, failure: Failure, said: str = "") -> None:
-        """What a peer said is shown in a terminal: in one short line, and without what moves a terminal's cursor."""
-        line = " ".join(said.split())[:200]
-        self.failure, self.said = failure, "".join(each if each.isprintable() else "\ufffd" for each in line)
+        self.failure, self.said = failure, said

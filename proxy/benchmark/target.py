@@ -33,3 +33,9 @@ class Target:
     def body(self, messages: Sequence[Message], tokens: int, *, stream: bool) -> bytes:
         body = self.dialect.body(self.model, messages, tokens, stream=stream) | dict(self.fields)
         return msgspec.json.encode({name: value for name, value in body.items() if value is not None})
+
+    def without_secrets(self, text: str) -> str:
+        """What a peer said, who may have repeated what it was sent."""
+        for secret in filter(None, (self.key, *self.headers.values())):
+            text = text.replace(secret, "***")
+        return text

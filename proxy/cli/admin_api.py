@@ -15,6 +15,7 @@ import msgspec
 
 from proxy.controlplane.secrets import SecretReader
 from proxy.controlplane.status import Status
+from proxy.model.reasons import reason
 from proxy.model.secret import Secret
 
 TIMEOUT_S = 10.0
@@ -56,20 +57,13 @@ class AdminApi:
         except urllib.error.HTTPError as error:
             raise AdminUnavailable(f"{self.url} answers {error.code}: {_said(error.read())}") from None
         except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
             raise AdminUnavailable(
-                f"{self.url} does not answer: {_worded(reason)}. Is it the address of the admin API?"
+                f"{self.url} does not answer: {reason(error)}. Is it the address of the admin API?"
             ) from None
 
 
 # Not by way of the environment's proxies: it is a matter between this command and a Serinus.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _worded(reason: object) -> str:
-    if isinstance(reason, OSError) and reason.errno:
-        return os.strerror(reason.errno).lower()
-    return str(reason)
 
 
 def _said(body: bytes) -> str:

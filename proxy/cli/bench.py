@@ -144,6 +144,8 @@ def _plan(url: str, options: dict[str, Any]) -> Plan:
 
 def _checked(base_url: str) -> str:
     right = "write it as an SDK takes it, http://127.0.0.1:8080/v1"
+    if "@" in base_url.rpartition("://")[2].partition("/")[0]:
+        raise click.UsageError(f"a base URL holds no user or password: {right}, and the key with --key")
     try:
         parts = urlsplit(base_url.strip())
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -151,8 +153,6 @@ def _checked(base_url: str) -> str:
         usable = False
     if not usable or parts.query or parts.fragment or not parts.geturl().isprintable():
         raise click.UsageError(f"{base_url!r} is no base URL: {right}")
-    if "@" in parts.netloc:
-        raise click.UsageError(f"a base URL holds no user or password: {right}, and the key with --key")
     return parts.geturl()
 
 

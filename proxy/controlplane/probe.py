@@ -1,6 +1,5 @@
 """One tiny streamed call to an upstream, as an application would make it: does the key work, does the stream stream?"""
 
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import aiohttp
 import msgspec
 
 from proxy.controlplane.build import upstream_tls
+from proxy.model.reasons import reason
 from proxy.model.settings import Settings, Upstream, UpstreamKey
 
 PROBE_TIMEOUT_S = 20.0
@@ -70,17 +70,7 @@ async def probe(
     except TimeoutError:
         return Probed(name, label, ok=False, said=f"no answer within {PROBE_TIMEOUT_S:.0f} s")
     except (aiohttp.ClientError, OSError) as error:
-        return Probed(name, label, ok=False, said=f"no connection: {_why(error)}")
-
-
-def _why(error: Exception) -> str:
-    """In the system's words where it has any: aiohttp wraps them."""
-    system = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
-    if isinstance(system, ssl.SSLError):
-        return getattr(system, "verify_message", None) or system.reason or type(system).__name__
-    if isinstance(system, OSError) and system.errno is not None and system.errno > 0:
-        return os.strerror(system.errno).lower()
-    return str(system) or type(system).__name__
+        return Probed(name, label, ok=False, said=f"no connection: {reason(error)}")
 
 
 class _Refused(Exception):

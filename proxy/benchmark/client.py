@@ -12,7 +12,7 @@ import aiohttp
 
 from proxy import __version__
 from proxy.benchmark.dialects import UNREADABLE, Dialect, Message, error_text
-from proxy.benchmark.events import Events, LineTooLong
+from proxy.benchmark.events import Events, EventTooLong
 from proxy.benchmark.sample import Clock, Failure, Sample
 from proxy.benchmark.target import Target
 from proxy.model.reasons import reason
@@ -62,7 +62,7 @@ class Client:
             sample.fail(Failure.CONNECT, reason(error))
         except (aiohttp.ClientError, OSError) as error:
             sample.fail(Failure.CUT if sample.status else Failure.CONNECT, str(error) or type(error).__name__)
-        except (*UNREADABLE, LineTooLong) as error:
+        except (*UNREADABLE, EventTooLong) as error:
             sample.fail(Failure.UNREADABLE, str(error))
         if sample.failure is not None:
             sample.ended_s = self._clock()
@@ -74,7 +74,9 @@ class Client:
             target.url, data=body, headers=target.all_headers, allow_redirects=False
         ) as answer:
             sample.status = answer.status
-            if answer.status != 200:
+            if 300 <= answer.status < 400:
+                sample.fail(Failure.STATUS, f"it leads to {answer.headers.get('location', 'nowhere')}")
+            elif answer.status != 200:
                 sample.fail(Failure.STATUS, error_text(await _beginning(answer)))
             elif stream:
                 await self._read_stream(answer, target.dialect, sample)

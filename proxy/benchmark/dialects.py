@@ -78,7 +78,15 @@ class _Delta(msgspec.Struct):
     tool_calls: Any = None
 
     def has_token(self) -> bool:
-        return bool(self.content or self.reasoning_content or self.reasoning or self.tool_calls or self.refusal)
+        return bool(self.content or self.reasoning_content or self.reasoning or self.refusal) or any(
+            map(_has_arguments, self.tool_calls or ())
+        )
+
+
+def _has_arguments(call: object) -> bool:
+    """The name of a tool alone opens the answer, as a role does."""
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and bool(function.get("arguments"))
 
 
 class _Choice(msgspec.Struct):
@@ -120,14 +128,15 @@ class Chat:
 
     path = "/chat/completions"
 
-    def __init__(self) -> None:
+    def __init__(self, tokens_field: str = "max_tokens") -> None:
+        self._tokens_field = tokens_field
         self._chunk = msgspec.json.Decoder(_Chunk)
 
     def headers(self, key: str | None) -> dict[str, str]:
         return _bearer(key)
 
     def body(self, model: str, messages: Sequence[Message], tokens: int, *, stream: bool) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": tokens}
+        body: dict[str, Any] = {"model": model, "messages": messages, self._tokens_field: tokens}
         return {**body, "stream": True, "stream_options": {"include_usage": True}} if stream else body
 
     def event(self, data: bytes) -> Read:

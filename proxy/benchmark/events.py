@@ -5,31 +5,30 @@ Lines end with LF, CRLF or CR, and an empty one ends an event: html.spec.whatwg.
 
 import re
 
-LINE_BYTES_MAX = (
-    8 << 20
-)  # a line of images in base64; without a bound, a stream that never ends its line takes all memory
+EVENT_BYTES_MAX = 8 << 20  # an image in base64; without a bound, an event that never ends takes all memory
 
 _END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class LineTooLong(ValueError):
-    """A line has more than LINE_BYTES_MAX."""
+class EventTooLong(ValueError):
+    """An event, or a line, has more than EVENT_BYTES_MAX."""
 
 
 class Events:
     """Feed it blocks; it returns the data of the events that are whole."""
 
-    __slots__ = ("_after_cr", "_begun", "_data", "_rest", "_rest_bytes")
+    __slots__ = ("_after_cr", "_begun", "_data", "_data_bytes", "_rest", "_rest_bytes")
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []  # of a line whose end has not come
         self._rest_bytes = 0
         self._data: list[bytes] = []
+        self._data_bytes = 0
         self._after_cr = self._begun = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        """Raises LineTooLong."""
+        """Raises EventTooLong."""
         if self._after_cr and block.startswith(b"\n"):  # the second half of an end
             block = block[1:]
         self._after_cr = block.endswith(b"\r")
@@ -45,8 +44,8 @@ class Events:
     def _hold(self, part: bytes) -> None:
         self._rest.append(part)
         self._rest_bytes += len(part)
-        if self._rest_bytes > LINE_BYTES_MAX:
-            raise LineTooLong(f"a line of more than {LINE_BYTES_MAX >> 20} MiB")
+        if self._rest_bytes + self._data_bytes > EVENT_BYTES_MAX:
+            raise EventTooLong(f"an event of more than {EVENT_BYTES_MAX >> 20} MiB")
 
     def _read(self, lines: list[bytes]) -> list[bytes]:
         if not self._begun:
@@ -56,8 +55,10 @@ class Events:
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                self._data_bytes += len(line)
             elif not line and self._data:
                 if data := b"\n".join(self._data):  # an event without data is none
                     events.append(data)
                 self._data.clear()
+                self._data_bytes = 0
         return events

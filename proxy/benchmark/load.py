@@ -30,9 +30,9 @@ class Extent:
         if self.calls is None and self.seconds is None:
             raise ValueError("a load without an end")
 
-    def part(self, of: int, at_least: int) -> "Extent":
-        """One of so many equal parts, of no fewer calls than `at_least`."""
-        calls = None if self.calls is None else max(at_least, math.ceil(self.calls / of))
+    def part(self, of: int) -> "Extent":
+        """One of so many equal parts, its calls rounded up."""
+        calls = None if self.calls is None else math.ceil(self.calls / of)
         return Extent(calls, None if self.seconds is None else self.seconds / of)
 
     def times(self, count: int) -> "Extent":
@@ -75,8 +75,7 @@ class ArrivalRate:
         lasts_s = math.inf if extent.seconds is None else extent.seconds
         async with asyncio.TaskGroup() as calls:
             while count < most and due_s < began_s + lasts_s:
-                if due_s > clock():
-                    await sleep(due_s - clock())
+                await sleep(max(0.0, due_s - clock()))  # also where it is late: others must get their turn
                 calls.create_task(_coroutine(begin, due_s))
                 due_s += self._gap_s()
                 count += 1

@@ -90,34 +90,36 @@ class Run:
     async def warm_up(self, arm: Arm, calls: int) -> list[Sample]:
         """So many calls at once, that count for nothing: connections are opened, and mistakes come to light."""
         warming = Measured(arm)
-        await self._block(warming, AtOnce(calls), Extent(calls, None))
+        await self._block(warming, AtOnce(calls), Extent(calls, None), 0)
         return warming.samples
 
     async def measure(self, arms: Sequence[Arm], load: Load, extent: Extent) -> None:
         """Let the arms take turns until each has had `extent`."""
         count = rounds_for(load, extent, len(arms))
-        block = extent.part(count, load.callers if isinstance(load, AtOnce) and count > 1 else 1)
+        block = extent.part(count)
         self.measured = [Measured(arm) for arm in arms]
         self._whole, self._began_s = block.times(count * len(arms)), self._clock()
         began_cpu_s = self._cpu_clock()
         heart = asyncio.get_running_loop().create_task(self._beat())
         try:
             for number in range(count):
+                first = max(len(one.samples) for one in self.measured)
                 for one in self.measured if number % 2 == 0 else reversed(self.measured):
-                    await self._block(one, load, block)
+                    await self._block(one, load, block, first)
         finally:
             heart.cancel()
             lasted_s = self._clock() - self._began_s
             self.client_load.busy = (self._cpu_clock() - began_cpu_s) / lasted_s if lasted_s else 0.0
 
-    async def _block(self, measured: Measured, load: Load, extent: Extent) -> None:
-        arm, begun = measured.arm, len(measured.samples)
+    async def _block(self, measured: Measured, load: Load, extent: Extent, first: int) -> None:
+        """`first`: with which prompt to begin. The arms of a round are asked the same in the same order."""
+        arm, begun = measured.arm, first
         samples: list[Sample] = []
         measured.rounds.append(samples)
 
         async def begin(due_s: float) -> None:
             nonlocal begun
-            messages = self._prompts[begun % len(self._prompts)]  # the same ones in the same order for every arm
+            messages = self._prompts[begun % len(self._prompts)]
             begun += 1
             samples.append(await self._client.ask(arm.target, messages, arm.tokens, stream=arm.stream, due_s=due_s))
 

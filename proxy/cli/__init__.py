@@ -1,5 +1,8 @@
 """The command line, one file a group of commands."""
 
+import sys
+from io import TextIOWrapper
+
 import click
 
 from proxy import __version__
@@ -15,6 +18,9 @@ from proxy.cli.status import status, top
 @click.version_option(__version__, prog_name="serinus")
 def main() -> None:
     """Serinus: a load-balancing reverse proxy for LLM APIs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal of few letters must not cost a result
+            stream.reconfigure(errors="replace")
 
 
 for command in (serve, check, schema, demo, bench, status, top):

@@ -4,8 +4,6 @@ import pytest
 
 from proxy.benchmark.prompts import OWN, PromptsInvalid, read_prompts
 
-NOT_ROOT = pytest.mark.skipif("__import__('os').geteuid() == 0", reason="root reads everything")
-
 
 def file(folder: Path, content: str | bytes, name: str = "prompts.txt") -> Path:
     path = folder / name
@@ -113,10 +111,12 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         read_prompts(tmp_path)
 
 
-@NOT_ROOT
-def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
     path = file(tmp_path, "one")
-    path.chmod(0)
+    monkeypatch.setattr(Path, "read_text", refuse)  # root may read everything
     with pytest.raises(PromptsInvalid, match="cannot be read: permission denied"):
         read_prompts(path)
 

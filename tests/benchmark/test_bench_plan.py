@@ -1,9 +1,12 @@
-"""What `serinus bench` refuses before it has asked anybody."""
+"""What `serinus bench` makes of its options, and what it refuses before it has asked anybody."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from proxy.cli.bench import bench
+from proxy.cli.bench.plan import Plan, plan_of
 from tests.benchmark.conftest import run
 
 pytestmark = pytest.mark.usefixtures("shell")
@@ -61,6 +64,10 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     ((HERE, "--compare-model", "b"), "which is not given"),
     ((HERE, "--prompts", "/none/there.txt"), "cannot be read: no such file"),
     ((HERE, "--api", "completions"), "--api"),
+    ((HERE, "--api", "messages", "--tokens-field", "max_completion_tokens"), "--tokens-field is about --api chat"),
+    ((HERE, "--arrivals", "even"), "--rate come, which is not given"),
+    ((HERE + "/chat/completions",), "is the URL of a call"),
+    ((HERE, "--compare", "http://127.0.0.1:1/anthropic/v1/messages/"), "is the URL of a call"),
     ((HERE, "--stream", "maybe"), "--stream"),
 ]
 
@@ -83,3 +90,53 @@ def test_prompts_that_cannot_be_read_are_refused_with_their_line(tmp_path: Path)
     path.write_text('"one"\n{}\n')
     result = run(HERE, "--model", "m", "--prompts", str(path))
     assert (result.exit_code, f"{path}:2: no prompt" in result.output) == (2, True)
+
+
+def planned(*arguments: str) -> Plan:
+    context = bench.make_context("bench", [*arguments, "--model", "m"])
+    return plan_of(context.params.pop("url"), context.params)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ((HERE,), [HERE]),
+        ((HERE, "--compare", "http://127.0.0.1:2/v1"), [HERE, "http://127.0.0.1:2/v1"]),
+        ((HERE, "--compare", HERE, "--compare-model", "n"), [f"m at {HERE}", f"n at {HERE}"]),
+        ((HERE, "--compare", HERE), [f"{HERE} (first)", f"{HERE} (second)"]),
+    ],
+)
+def test_targets_are_told_apart(arguments: tuple[str, ...], names: list[str]) -> None:
+    assert [arm.target.name for arm in planned(*arguments).arms] == names
+
+
+@pytest.mark.parametrize(
+    ("compare_key", "sent"), [((), "a"), (("--compare-key", "b"), "b"), (("--compare-key", "none"), None)]
+)
+def test_the_other_url_has_the_same_key_another_or_none(compare_key: tuple[str, ...], sent: str | None) -> None:
+    plan = planned(HERE, "--key", "a", "--compare", "http://127.0.0.1:2/v1", *compare_key)
+    assert [arm.target.key for arm in plan.arms] == ["a", sent]
+
+
+def test_the_field_of_the_tokens_can_be_named() -> None:
+    (arm,) = planned(HERE, "--tokens", "7", "--tokens-field", "max_completion_tokens").arms
+    body = json.loads(arm.target.body([], arm.tokens, stream=False))
+    assert (body.get("max_completion_tokens"), "max_tokens" in body) == (7, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [((), 5), (("--concurrency", "200"), 50), (("--rate", "7.5"), 8), (("--rate", "7.5", "--warm-up", "3"), 3)],
+)
+def test_as_many_calls_warm_up_as_are_at_once_or_in_a_second(arguments: tuple[str, ...], calls: int) -> None:
+    assert planned(HERE, *arguments).warm_up == calls
+
+
+def test_both_ways_are_measured_at_three_lengths_unless_others_are_named() -> None:
+    def kinds(*arguments: str) -> list[tuple[int, bool]]:
+        return [(arm.tokens, arm.stream) for arm in planned(HERE, *arguments).arms]
+
+    assert kinds() == [(64, True)]
+    assert kinds("--stream", "no") == [(64, False)]
+    assert kinds("--stream", "both") == [(10, True), (10, False), (50, True), (50, False), (200, True), (200, False)]
+    assert kinds("--stream", "both", "--tokens", "5") == [(5, True), (5, False)]

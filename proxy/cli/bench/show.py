@@ -17,39 +17,41 @@ from proxy.benchmark.summary import Spread, Summary
 
 def show(report: Report, began_at: datetime, console: Console) -> None:
     console.print(Text(f"{began_at:%Y-%m-%d %H:%M:%S} UTC · {report.load} · waits in ms", style="dim"))
-    console.print(_waits(report))
+    for arm, summary in zip(report.arms, report.summaries, strict=True):
+        console.print(Text(_title(arm, report), "bold"))
+        console.print(Text(_counts(summary), "dim"))
+        console.print(_waits(summary))
     for title, differences in _comparisons(report):
-        console.print(_differences(title, differences))
+        console.print(Text(title, "bold"))
+        console.print(_differences(differences))
     failed = _failures(report)
     if failed.row_count:
+        console.print(Text("Failures", "bold"))
         console.print(failed)
     console.print(Text(f"The client used {report.client_busy:.0%} of a core.", style="dim"))
     for note in report.notes:
         console.print(Text(note, style="yellow"))
 
 
-def _table(title: str, *columns: str) -> Table:
-    heading = Text(title, "bold")  # a `Text`, here and below: what others said could look like markup
-    table = Table(title=heading, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
+def _table(*columns: str) -> Table:
+    """What is shown is a `Text` wherever others chose the words: they could look like markup."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", min_width=32)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", min_width=7)
     return table
 
 
-def _waits(report: Report) -> Table:
-    table = _table("", "mean", "p50", "p95", "p99")
-    for arm, summary in zip(report.arms, report.summaries, strict=True):
-        table.add_row(Text(_title(arm, report), style="bold"))
-        table.add_row(Text(f"  {_counts(summary)}", style="dim"))
-        for name, spread in (
-            ("first token", summary.first_token),
-            ("between two events with tokens", summary.between_tokens),
-            ("a token, each answer's mean", summary.per_token),
-            ("whole answer", summary.total),
-        ):
-            if spread is not None:
-                table.add_row(f"  {name}", *_ms(spread.mean_s, spread.p50_s, spread.p95_s, spread.p99_s))
+def _waits(summary: Summary) -> Table:
+    table = _table("mean", "p50", "p95", "p99")
+    for name, spread in (
+        ("first token", summary.first_token),
+        ("between two events with tokens", summary.between_tokens),
+        ("a token, each answer's mean", summary.per_token),
+        ("whole answer", summary.total),
+    ):
+        if spread is not None:
+            table.add_row(f"  {name}", *_ms(spread.mean_s, spread.p50_s, spread.p95_s, spread.p99_s))
     return table
 
 
@@ -73,8 +75,8 @@ def _comparisons(report: Report) -> Iterable[tuple[str, tuple[Difference, ...]]]
         yield "What streaming adds to an answer that comes whole", report.by_streaming
 
 
-def _differences(title: str, differences: tuple[Difference, ...]) -> Table:
-    table = _table(title, "mean", "95 % interval", "p50", "95 % interval")
+def _differences(differences: tuple[Difference, ...]) -> Table:
+    table = _table("mean", "95 % interval", "p50", "95 % interval")
     several = len({difference.of.target for difference in differences}) > 1
     for difference in differences:
         of = difference.of
@@ -93,7 +95,7 @@ def _differences(title: str, differences: tuple[Difference, ...]) -> Table:
 
 
 def _failures(report: Report) -> Table:
-    table = _table("Failures", "calls", "said by the first")
+    table = _table("calls", "said by the first")
     for arm, summary in zip(report.arms, report.summaries, strict=True):
         for failed in summary.failed:
             what = Text(f"  {_title(arm, report)}: {failed.kind}")

@@ -20,7 +20,7 @@ import stand
 TTFT_MS, GAP_MS, TOKENS = 200.0, 20.0, 50
 WHOLE_MS = TTFT_MS + (TOKENS - 1) * GAP_MS
 LIMIT_PERCENT = 5
-STREAMS, CORE_LIMIT = 500, 1.0
+STREAMS, CORE_LIMIT = 500, 1.0  # unless it says that the client was the limit
 LOADS = {"5 at once": ("--concurrency", "5", "--requests", "50"), "10 a second": ("--rate", "10", "--requests", "50")}
 
 
@@ -78,10 +78,10 @@ async def many(url: str) -> bool:
     found = await bench(url, "--concurrency", str(STREAMS), "--requests", str(2 * STREAMS))
     (arm,), client = found["arms"], found["client"]
     print(f"{STREAMS} streams at once: {arm['answered']} answers, {arm['tokens_a_s']:.0f} tokens a second")
+    within = stand.verdict("  the client used", client["busy"], CORE_LIMIT, "core")
     if client["limit"] is not None:
-        print(f"  it says that the client is the limit: {client['limit']}")
-        return True
-    return stand.verdict("  the client used", client["busy"], CORE_LIMIT, "core")
+        print(f"  it says that the client was the limit: {client['limit']}")
+    return within or client["limit"] is not None
 
 
 async def main() -> bool:

@@ -58,10 +58,9 @@ class Client:
             await self._ask(target, target.body(messages, tokens, stream=stream), stream, sample)
         except TimeoutError:
             sample.fail(Failure.TIMEOUT, f"no end within {self._timeout.total:g} s")
-        except aiohttp.ClientConnectorError as error:
-            sample.fail(Failure.CONNECT, reason(error))
         except (aiohttp.ClientError, OSError) as error:
-            sample.fail(Failure.CUT if sample.status else Failure.CONNECT, str(error) or type(error).__name__)
+            unanswered = Failure.CONNECT if isinstance(error, aiohttp.ClientConnectorError) else Failure.NO_ANSWER
+            sample.fail(Failure.CUT if sample.status else unanswered, reason(error))
         except (*UNREADABLE, EventTooLong) as error:
             sample.fail(Failure.UNREADABLE, str(error))
         if sample.failure is not None:

@@ -11,6 +11,7 @@ class Failure(Enum):
     """Why a call is not counted among the answers."""
 
     CONNECT = "no connection"
+    NO_ANSWER = "no answer"  # the connection ended before any of it came
     TIMEOUT = "timeout"
     CUT = "cut short"  # the connection ended before the answer did
     NO_END = "no end"  # the stream ended without saying that it does

@@ -92,9 +92,9 @@ ERROR = b'data: {"error":{"message":"out of memory","code":500}}\n\n'
 BUSY = b'{"error":{"message":"Slow down.","type":"rate_limit"}}'
 
 STREAMS: dict[str, tuple[list[bytes], Failure, str]] = {
-    "nothing at all": ([], Failure.CONNECT, ""),
-    "half of a head": ([b"HTTP/1.1 200 OK\r\nContent-"], Failure.CONNECT, ""),
-    "no http": ([b"SSH-2.0-OpenSSH_9.6\r\n\r\n"], Failure.CONNECT, ""),
+    "nothing at all": ([], Failure.NO_ANSWER, ""),
+    "half of a head": ([b"HTTP/1.1 200 OK\r\nContent-"], Failure.NO_ANSWER, ""),
+    "no http": ([b"SSH-2.0-OpenSSH_9.6\r\n\r\n"], Failure.NO_ANSWER, ""),
     "cut by its chunks": ([CHUNKED, b"%x\r\n%b\r\n" % (len(chunk()), chunk())], Failure.CUT, ""),
     "cut by its length": ([LONG, chunk()], Failure.CUT, ""),
     "cut after its last event": ([LONG, chunk(), STOP, DONE], Failure.CUT, ""),

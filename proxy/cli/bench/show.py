@@ -20,14 +20,13 @@ def show(report: Report, began_at: datetime, console: Console) -> None:
     for arm, summary in zip(report.arms, report.summaries, strict=True):
         console.print(Text(_title(arm, report), "bold"))
         console.print(Text(_counts(summary), "dim"))
-        console.print(_waits(summary))
+        if summary.answered:
+            console.print(_waits(summary))
+        for failed in summary.failed:
+            console.print(Text(f"  {failed.count} failed: {failed.kind}: {failed.said}".rstrip(": "), "red"))
     for title, differences in _comparisons(report):
         console.print(Text(title, "bold"))
         console.print(_differences(differences))
-    failed = _failures(report)
-    if failed.row_count:
-        console.print(Text("Failures", "bold"))
-        console.print(failed)
     console.print(Text(f"The client used {report.client_busy:.0%} of a core.", style="dim"))
     for note in report.notes:
         console.print(Text(note, style="yellow"))
@@ -91,16 +90,6 @@ def _differences(differences: tuple[Difference, ...]) -> Table:
             f"{adds.p50_s * 1000:+.2f}",
             _interval(adds.p50_interval_s),
         )
-    return table
-
-
-def _failures(report: Report) -> Table:
-    table = _table("calls", "said by the first")
-    for arm, summary in zip(report.arms, report.summaries, strict=True):
-        for failed in summary.failed:
-            what = Text(f"  {_title(arm, report)}: {failed.kind}")
-            table.add_row(what, str(failed.count), Text(failed.said))
-    table.columns[-1].justify = "left"
     return table
 
 

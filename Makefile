@@ -4,8 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
+SECONDS ?= 180
 
-.PHONY: demo run test check format lock picture clean
+.PHONY: demo run test fuzz check format lock picture clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed
 	$(BIN)/serinus demo
@@ -15,6 +16,9 @@ run: $(VENV)/.runtime    ## serve CONFIG
 
 test: $(VENV)/.dev
 	$(BIN)/pytest
+
+fuzz: $(VENV)/.dev       ## mutated bytes at every parser's edge, for SECONDS; SEED repeats a run
+	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
 
 check: $(VENV)/.dev      ## what CI runs: format, lint, types, import rules, tests
 	$(BIN)/ruff format --check .

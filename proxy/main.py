@@ -17,6 +17,7 @@ import uvloop
 from proxy import __version__
 from proxy.controlplane.admin import Admin
 from proxy.controlplane.build import build, listener_tls
+from proxy.controlplane.checks import Checks
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.reload import Reloader
 from proxy.controlplane.state_dir import locked
@@ -34,6 +35,7 @@ from proxy.state.tasks import Tasks
 
 Environ = Callable[[], Mapping[str, str]]
 clock = time.monotonic  # noqa: TID251 - the one clock; everything below is handed it
+wall_clock = time.time  # noqa: TID251 - for what others date: nothing here expires by it
 DRAIN_LOOK_S = 0.05
 GC_ALLOCATIONS = 50_000
 
@@ -57,7 +59,7 @@ class Serinus:
         """`access`: where the access log goes, if not to `log`."""
         settings = loaded.settings
         self.settings, self.log = settings, log
-        self.registry, self.metrics = Registry(), Metrics()
+        self.registry, self.metrics = Registry(clock), Metrics()
         self._tls = [listener_tls(index, listener) for index, listener in enumerate(settings.listen)]
         snapshots = Snapshots(build(settings, self.registry, self.metrics, generation=1))
         self.metrics.generation = 1
@@ -73,12 +75,15 @@ class Serinus:
         )
         self._access = (access or access_log(log)) if settings.log.access else None
         self.data_plane = DataPlane(
-            snapshots, limits, clock, log, self._access, dice=random.getrandbits, id_prefix=secrets.token_hex(6)
+            snapshots, limits, clock, log, self._access, random.getrandbits, secrets.token_hex(6), wall_clock
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
         reporter = Reporter(snapshots, self._recent, clock, self.metrics.connections)
         self.reloader = Reloader(path, environ, settings, self.registry, self.metrics, self.data_plane.swap, log)
+        self.checks = Checks(settings, self.registry, clock, log)
+        self.reloader.on_applied = self._applied
+        self._tasks = Tasks()
         self.ready = False
         self.admin = Admin(settings.admin, self.metrics, reporter, self.reloader, ready=lambda: self.ready)
         self.addresses: list[tuple[str, int]] = []
@@ -94,8 +99,12 @@ class Serinus:
         for listener, tls in zip(self.settings.listen, self._tls, strict=True):
             address = listener.address
             self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
+        self._tasks.spawn(self.checks.run())
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
+
+    def _applied(self, settings: Settings) -> None:
+        self.checks.settings = settings
 
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""
@@ -111,6 +120,7 @@ class Serinus:
 
     async def close(self) -> None:
         cut = self.data_plane.busy
+        await self._tasks.close()
         await self.data_plane.close()
         await self.admin.close()
         if isinstance(self._access, AccessLines):

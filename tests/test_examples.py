@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from proxy.controlplane.crosscheck import FILES, texts
+from proxy.controlplane.document import read
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.shape import fields
 from proxy.model.record import Record
@@ -68,7 +69,7 @@ def mappings_in(value: typing.Any, names: typing.Container[str]) -> list[dict[st
 
 def test_full_example_mentions_every_field() -> None:
     full = next(path for path in EXAMPLES if path.name == "full.yaml")
-    assert unmentioned(Settings, [yaml.safe_load(full.read_text())]) == []
+    assert unmentioned(Settings, [read(full.read_text(), "full.yaml").data]) == []
 
 
 def test_a_field_that_an_example_lacks_is_noticed() -> None:

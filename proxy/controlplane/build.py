@@ -3,7 +3,8 @@
 import math
 import re
 import ssl
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from fnmatch import translate
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -13,8 +14,11 @@ from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.model import settings as s
 from proxy.model.secret import Secret
 from proxy.obs.metrics import Metrics, SeriesLabels
-from proxy.policy.balance import SmoothRoundRobin
+from proxy.policy.balance import Node, balancer
 from proxy.policy.cors import Cors
+from proxy.policy.key_turns import KeyTurns
+from proxy.policy.outlier import Ejection
+from proxy.policy.retry import RetryRule
 from proxy.state.live import Registry
 from proxy.state.snapshot import Client, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
 
@@ -28,7 +32,7 @@ def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation
     upstreams = {
         name: _upstream(name, upstream, endpoints[name], registry) for name, upstream in settings.upstreams.items()
     }
-    pools = {name: _pool(name, pool, upstreams) for name, pool in settings.pools.items()}
+    pools = _pools(settings, upstreams, registry)
     deployment_id = _deployment_id(settings)
     return Snapshot(
         generation=generation,
@@ -95,7 +99,12 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
     live = registry.upstream(name)
     auth = upstream.auth
     keys = tuple(
-        Key(key.name, _line(auth.header, auth.prefix + key.value.reveal()), live.key(key.name)) for key in upstream.keys
+        Key(
+            key.name,
+            _line(auth.header, auth.prefix + key.value.reveal()),
+            live.key(key.name, registry.account(key.account or f"{name}/{key.name}")),
+        )
+        for key in upstream.keys
     )
     base_url, timeouts = upstream.base_url, upstream.timeouts
     overridden = {header.lower().encode() for header in upstream.headers}
@@ -113,7 +122,8 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
             f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in upstream.query.items()
         ).encode(),
         keys=keys,
-        keys_in_turn=SmoothRoundRobin([key.weight for key in upstream.keys]) if keys else None,
+        key_turns=KeyTurns([key.weight for key in upstream.keys]) if keys else None,
+        max_connections=upstream.max_connections,
         first_byte_timeout_s=_limit(timeouts.first_byte_s),
         idle_timeout_s=_limit(timeouts.idle_s),
         total_timeout_s=_limit(timeouts.total_s),
@@ -177,20 +187,52 @@ def _client_tls(authorities: str | None, verify: bool) -> ssl.SSLContext:
     return context
 
 
-def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream]) -> Pool:
-    members = []
+def _pools(settings: s.Settings, upstreams: dict[str, Upstream], registry: Registry) -> dict[str, Pool]:
+    """The pools, each after the one that it falls back on. A circle is broken where it closes."""
+    built: dict[str, Pool] = {}
+    for name in settings.pools:
+        chain: list[str] = []
+        following: str | None = name
+        while following is not None and following not in built and following not in chain:
+            chain.append(following)
+            following = settings.pools[following].fallback
+        for each in reversed(chain):
+            pool = settings.pools[each]
+            fallback = None if pool.fallback is None else built.get(pool.fallback)
+            built[each] = _pool(each, pool, upstreams, registry, fallback)
+    return built
+
+
+def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream], registry: Registry, fallback: Pool | None) -> Pool:
+    live = registry.pool(name)
+    live.budget.percent = pool.retry.budget_percent
+    members: list[Member] = []
+    seen: Counter[str] = Counter()
     for member in pool.members:
         upstream = upstreams[member.upstream]
         key = next((key for key in upstream.keys if key.name == member.key), None)
-        members.append(Member(upstream, member.weight, member.model, key))
-    first = next(member for member in members if member.weight)
-    return Pool(name, tuple(members), SmoothRoundRobin([member.weight for member in members]), first)
+        identity = "/".join((member.upstream, member.model or "", member.key or ""))
+        seen[identity] += 1
+        member_live = live.member(f"{identity}/{seen[identity]}", registry.clock())
+        members.append(Member(upstream, member.weight, member.model, key, member_live))
+    nodes = [Node(member.upstream.name, member.weight, member.live.load) for member in members]
+    retry, outlier = pool.retry, pool.outlier
+    return Pool(
+        name=name,
+        members=tuple(members),
+        balancer=balancer(pool.balance, nodes, registry.dice, pool.slow_start_s),
+        by_prefix=pool.balance == "prefix_hash",
+        retry=RetryRule(retry.attempts, frozenset(retry.on), retry.budget_percent, retry.max_wait_s),
+        ejection=Ejection(outlier.consecutive_failures, outlier.base_ejection_s, outlier.max_ejected_percent),
+        fallback=fallback,
+        first=next(member for member in members if member.weight),
+        live=live,
+    )
 
 
 def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
     pool = pools[route.pool]
     label = f"{route.prefix} {route.model}" if route.model else route.prefix
-    names = {member.upstream.name for member in pool.members}
     return Route(
         label=label,
         prefix=b"" if route.prefix == "/" else route.prefix.encode(),
@@ -200,10 +242,21 @@ def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
         pool=pool,
         max_body_bytes=route.max_body_bytes,
         buffer_bytes=route.buffer_bytes,
-        series={name: metrics.series(SeriesLabels(label, pool.name, name)) for name in names},
+        series={
+            member: metrics.series(SeriesLabels(label, each.name, member.upstream.name))
+            for each in _with_fallbacks(pool)
+            for member in each.members
+        },
         own_series=metrics.series(SeriesLabels(label, pool.name)),
-        replaces_model=any(member.model is not None for member in pool.members),
+        replaces_model=any(member.model is not None for each in _with_fallbacks(pool) for member in each.members),
     )
+
+
+def _with_fallbacks(pool: Pool) -> Iterator[Pool]:
+    following: Pool | None = pool
+    while following is not None:
+        yield following
+        following = following.fallback
 
 
 def _globs(globs: list[str] | tuple[str, ...]) -> re.Pattern[str]:

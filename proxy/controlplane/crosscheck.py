@@ -56,7 +56,7 @@ def crosscheck(document: Document, secrets: SecretReader) -> list[Problem]:
     """The problems, in no order. `secrets` has resolved what could be."""
     data = document.data
     findings: list[Finding] = []
-    for check in (_sections, _references, _keys_of_members, _names, _headers, _addresses, _exposure):
+    for check in (_sections, _references, _circles, _keys_of_members, _names, _headers, _addresses, _exposure):
         findings += check(data)
     findings += _shared_secrets(data, secrets)
     findings += _files(data, secrets.locate)
@@ -99,11 +99,25 @@ def _references(data: Any) -> Iterator[Finding]:
     for kind, section, pattern in (
         ("upstream", "upstreams", ("pools", ANY, "members", ANY, "upstream")),
         ("pool", "pools", ("routes", ANY, "pool")),
+        ("pool", "pools", ("pools", ANY, "fallback")),
     ):
         names = data.get(section)
         if not isinstance(names, dict) or not names:
             continue  # that is the problem then, not everything that refers to it
         yield from ((path, _no_such(kind, name, names)) for path, name in texts(data, *pattern) if name not in names)
+
+
+def _circles(data: Any) -> Iterator[Finding]:
+    """Pools that fall back on each other in a circle: nobody would be left to ask in the end, only later."""
+    following = {path[1]: name for path, name in texts(data, "pools", ANY, "fallback")}
+    for first in following:
+        passed, name = [first], following[first]
+        while name in following and name not in passed:
+            passed.append(name)
+            name = following[name]
+        if name == first:
+            circle = " → ".join(map(str, [*passed, first]))
+            yield ("pools", first, "fallback"), f"a circle ({circle}): remove one of these fallbacks"
 
 
 def _keys_of_members(data: Any) -> Iterator[Finding]:

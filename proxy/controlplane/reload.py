@@ -49,6 +49,7 @@ class Reloader:
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
+        self.on_applied: Callable[[Settings], None] = lambda settings: None
 
     async def reload(self) -> Applied | Rejected:
         """Read the file again and put it in force, or keep what there is and say why."""
@@ -80,9 +81,10 @@ class Reloader:
 
     def _apply(self, loaded: Loaded, snapshot: Snapshot) -> Applied:
         self._swap(snapshot)
+        self.on_applied(loaded.settings)
         self.generation = self._metrics.generation = snapshot.generation
         self._metrics.reloads["applied"] += 1
-        self._registry.forget_except(frozenset(snapshot.upstreams))
+        self._registry.forget_except(frozenset(snapshot.upstreams), frozenset(pool.name for pool in snapshot.pools))
         warnings = tuple(map(str, loaded.warnings))
         changed = [
             name for name in _AT_START_ONLY if getattr(loaded.settings, name) != getattr(self._started_with, name)

@@ -7,7 +7,7 @@ from proxy.dataplane.request import Request
 from proxy.model.errors import ProxyError
 from proxy.model.outcome import Outcome
 from proxy.obs.log import AccessLog
-from proxy.state.snapshot import Route, Snapshots, Upstream
+from proxy.state.snapshot import Route, Snapshots
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for a caller that left before its answer began
 
@@ -20,10 +20,20 @@ class Account:
         self._snapshots, self._clock = snapshots, clock
         self.access_log = access_log
 
-    def exchange(self, request: Request, route: Route, upstream: Upstream, outcome: Outcome, reason: str) -> None:
+    def tried(self, request: Request, route: Route, reason: str) -> None:
+        """A try has failed, and another upstream is asked: the caller knows nothing of it."""
+        member = request.member
+        assert member is not None  # noqa: S101 - it was tried
+        series = route.series[member]
+        series.retried += 1
+        series.failures += 1
+        request.tried += (f"{member.upstream.name}: {reason}",)
+
+    def exchange(self, request: Request, route: Route, outcome: Outcome, reason: str, now_s: float) -> None:
         """An exchange with an upstream has ended."""
-        series = route.series[upstream.name]
-        duration_s = self._clock() - request.received_s
+        assert request.member is not None  # noqa: S101 - it was asked
+        series = route.series[request.member]
+        duration_s = now_s - request.received_s
         first_byte_s, overhead_s = request.first_byte_wait_s, request.overhead_s
         if outcome is not _OK:
             if outcome is _CLIENT_GONE:
@@ -87,6 +97,7 @@ class Account:
             duration_ms=_ms(duration_s),
             outcome=outcome,
             reason=reason or None,
+            tried=request.tried or None,
         )
 
 

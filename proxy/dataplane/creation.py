@@ -3,6 +3,7 @@
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.framing import AnswerReader
+from proxy.dataplane.plan import Way
 from proxy.model.errors import BadAnswer
 from proxy.policy.stateful import LOOKED_AT_BYTES, ids_in_answer
 from proxy.state.makers import Maker
@@ -13,15 +14,15 @@ class Creation(Exchange):
 
     __slots__ = ("_beginning", "_copy")
 
-    def start(self, body: bytes, *, more: bool) -> None:
+    def _begin(self, way: Way) -> None:
         self._copy: AnswerReader | None = AnswerReader(http10=True)  # takes the framing of chunks off
         self._beginning = b""
-        super().start(body, more=more)
+        super()._begin(way)
 
     def received(self, data: bytes) -> None:
-        super().received(data)
         copy = self._copy
-        if copy is None:
+        super().received(data)
+        if copy is None or copy is not self._copy:  # this was no answer yet: another upstream is being asked
             return
         try:
             self._beginning += copy.feed(data)

@@ -1,4 +1,4 @@
-"""One exchange: a request sent to the upstream that was picked, and its answer relayed as it comes.
+"""One exchange: a request sent to an upstream, or to one after another (`Sending`), and its answer relayed as it comes.
 
 Everything here happens inside the callbacks of two connections, the caller's and the upstream's. There is no task,
 queue or buffer between them: bytes go from one's `data_received` to the other's `write`. What can end an exchange
@@ -8,134 +8,33 @@ to `_end`, which runs once.
 
 import math
 
+from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.callers import Caller
-from proxy.dataplane.framing import AnswerReader
-from proxy.dataplane.heads import answer_head, request_head
+from proxy.dataplane.heads import answer_head
 from proxy.dataplane.own_answers import render_for
+from proxy.dataplane.plan import Plan
 from proxy.dataplane.request import Request
+from proxy.dataplane.sending import Sending
 from proxy.dataplane.sockets import reset
 from proxy.dataplane.tools import Tools
-from proxy.dataplane.upload import Upload
-from proxy.dataplane.upstream import UpstreamConnection
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
 from proxy.model.outcome import Outcome, outcome_of
-from proxy.state.lease import Lease
-from proxy.state.snapshot import Member, Route
-
-STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
-ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but written after it
+from proxy.policy import quota
+from proxy.policy.retry import RESET, TIMEOUT
+from proxy.state.snapshot import Route
 
 
-class Exchange:
+class Exchange(Sending):
     IDLE_LIMIT = "timeouts.idle"  # the setting that says how long an upstream may be silent amid its answer
 
-    __slots__ = (
-        "_body",
-        "_caller",
-        "_connect_began_s",
-        "_connection",
-        "_keep_alive",
-        "_last_byte_s",
-        "_lease",
-        "_pool",
-        "_reader",
-        "_relaying",
-        "_replayable",
-        "_request",
-        "_route",
-        "_stalled_bytes",
-        "_tools",
-        "_total_deadline_s",
-        "_upstream",
-        "deadline_s",
-        "ended",
-        "upload",
-    )
+    __slots__ = ("_keep_alive", "_relaying", "_stalled_bytes")
 
-    def __init__(
-        self, tools: Tools, caller: Caller, request: Request, route: Route, member: Member, lease: Lease
-    ) -> None:
-        self._tools, self._caller, self._request, self._lease = tools, caller, request, lease
-        self._route, self._upstream = route, member.upstream
-        self._pool = tools.pools.of(member.upstream)
-        self._connection: UpstreamConnection | None = None
-        head = request.head
-        self._reader = AnswerReader(head_only=head.method == b"HEAD", http10=not head.http11, websocket=head.websocket)
-        self._body = b""  # as much of it as was buffered
-        self._replayable = True  # that is all of it, and nothing was answered to it yet
-        self._keep_alive = self.ended = False
+    def __init__(self, tools: Tools, caller: Caller, request: Request, route: Route, plan: Plan) -> None:
+        super().__init__(tools, caller, request, route, plan)
+        self._keep_alive = False
         self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
-        self._connect_began_s = 0.0
-        self._last_byte_s = request.ready_s
-        self._total_deadline_s = self.deadline_s = request.ready_s + member.upstream.total_timeout_s
         self._relaying: Body | None = None  # the answer's, once its head went to the caller
-        self.upload: Upload | None = None
-
-    # --- sending -------------------------------------------------------------------------------------------------
-
-    def start(self, body: bytes, *, more: bool) -> None:
-        """Send the request with `body`. Where `more` follows, `upload` takes it, until `end_body` or `body_failed`."""
-        self._body = body
-        if more:
-            self._replayable = False
-            self.upload = Upload(chunked=self._request.head.fields.chunked)
-        self._tools.watch.add(self)
-        connection = None if more else self._pool.take()  # a body that cannot be sent twice meets no stale connection
-        if connection is None:
-            self._connect()
-        else:
-            self._send(connection)
-
-    def _connect(self) -> None:
-        self._connect_began_s = self._tools.clock()
-        self._pool.open(self)
-
-    def connected(self, connection: UpstreamConnection) -> None:
-        if self.ended:
-            self._pool.give(connection)
-            return
-        self._request.connecting_s += self._tools.clock() - self._connect_began_s
-        self._send(connection)
-
-    def connect_failed(self, reason: str, *, timed_out: bool) -> None:
-        if self.ended:
-            return
-        name = self._upstream.name
-        if timed_out:
-            self._refuse(UpstreamTimeout(f"No connection to upstream {name} in time."), Outcome.TIMEOUT, reason)
-        else:
-            self._refuse(UpstreamFailed(f"No connection to upstream {name}."), Outcome.UPSTREAM_ERROR, reason)
-
-    def _send(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-        connection.exchange = self
-        request, body, upload = self._request, self._body, self.upload
-        length: int | None = len(body)
-        if upload is not None:
-            length, body = request.content_length, upload.framed(body)
-        head = request_head(request, self._route, self._upstream, length)
-        request.sent_s = self._last_byte_s = now_s = self._tools.clock()
-        transport = connection.transport
-        if len(body) > ONE_WRITE_BYTES:
-            transport.write(head)
-            transport.write(body)
-        else:
-            transport.write(head + body)
-        self.deadline_s = min(now_s + self._upstream.first_byte_timeout_s, self._total_deadline_s)
-        if upload is not None:
-            upload.begin(transport)
-
-    def upstream_writable(self, writable: bool) -> None:
-        if self.upload is not None:
-            self._last_byte_s = self._tools.clock()
-            self.upload.block(not writable)
-
-    def end_body(self) -> None:
-        """The caller has sent all of its request."""
-        if self.upload is not None and not self.ended:
-            self.upload.end()
-            self._last_byte_s = self._tools.clock()
 
     def body_failed(self, error: ProxyError) -> None:
         """The rest of the request's body is bad, too large or too slow: the upstream never sees its end."""
@@ -143,10 +42,6 @@ class Exchange:
             self._cut(Outcome.CLIENT_GONE, str(error))
         elif not self.ended:
             self._refuse(error, Outcome.CLIENT_GONE, str(error))
-
-    @property
-    def _uploading(self) -> bool:
-        return self.upload is not None and self.upload.open
 
     # --- relaying ------------------------------------------------------------------------------------------------
 
@@ -167,7 +62,7 @@ class Exchange:
         elif piece:
             self._request.relayed_bytes += len(piece)
             self._caller.wire.write(piece)
-        if body.done and not self.ended:
+        if body.done and self._relaying is body and not self.ended:
             self._complete()
 
     def _answer(self, body: Body, piece: bytes, now_s: float) -> None:
@@ -175,12 +70,11 @@ class Exchange:
         request, upstream, caller, head = self._request, self._upstream, self._caller, self._reader.head
         assert head is not None  # noqa: S101 - a body follows a head
         request.first_byte_s = now_s
-        if head.status == 401 and request.key is not None:
-            error = UpstreamCredentialsExhausted(f"Upstream {upstream.name} did not accept the proxy's key.")
-            self._refuse(error, Outcome.UPSTREAM_ERROR, f"401 for key {request.key.name}")
+        if head.status > 400 and self._declined(head, now_s):
             return
         self._relaying = body
-        self._body = b""  # no other try can follow, and a stream may last for hours
+        self._body = b""
+        self._plan.settled()
         self._keep_alive = request.head.keep_alive and not self._uploading and not caller.draining
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
@@ -188,6 +82,26 @@ class Exchange:
         request.relayed_s = self._tools.clock()
         if caller.writing_paused:
             self.pause()
+
+    def _declined(self, head: AnswerHead, now_s: float) -> bool:
+        """Does the upstream say that it has not done it, and is that dealt with without its answer?"""
+        request, status = self._request, head.status
+        key = request.key
+        if status == 401 and key is not None:
+            key.live.resting = "401"
+            if not self._try_again(401, Outcome.UPSTREAM_ERROR, f"401 for key {key.name}"):
+                error = UpstreamCredentialsExhausted(f"Upstream {self._upstream.name} did not accept the proxy's key.")
+                self._refuse(error, Outcome.UPSTREAM_ERROR, f"401 for key {key.name}")
+            return True
+        wait_s = quota.wait_s(head.fields, self._tools.wall_clock()) if status == 429 else None
+        if status == 429 and key is not None:
+            key.live.account.refused(self._plan.model, wait_s, now_s, self._tools.dice)
+        if self._try_again(status, outcome_of(status), f"status {status}"):
+            return True
+        if wait_s is None or not self._plan.may_wait(wait_s, now_s, self._total_deadline_s) or self.upload is not None:
+            return False
+        self._wait_for_quota(wait_s, now_s)
+        return True
 
     def pause(self) -> None:
         """The caller does not keep up: stop reading from the upstream."""
@@ -228,13 +142,9 @@ class Exchange:
         connection, self._connection = self._connection, None
         if self.ended:
             return
-        soon = self._tools.clock() - self._request.sent_s < STALE_WITHIN_S
-        if self._replayable and soon and not self._reader.begun and connection is not None and connection.uses > 1:
-            # An idle connection that was closed as we wrote to it: nothing was done, so try once on a fresh one.
-            self._replayable = False
-            self.deadline_s = self._total_deadline_s
-            self._connect()
-        elif error is not None:
+        if self._was_stale(connection):
+            return
+        if error is not None:
             self._broken("the connection was reset")
         else:
             self._ended_by_close()
@@ -262,7 +172,9 @@ class Exchange:
 
     def expired(self, now_s: float) -> None:
         """The deadline has passed; whether in earnest is seen here, for bytes do not move it as they come."""
-        if now_s >= self._total_deadline_s:
+        if self._waiting is not None:
+            self._waited(self._waiting, now_s)
+        elif now_s >= self._total_deadline_s:
             self._too_late(Outcome.TIMEOUT, "longer than timeouts.total")
         elif self._stalled_bytes is not None:
             self._look_at_stalled_caller(self._stalled_bytes, now_s)
@@ -294,13 +206,13 @@ class Exchange:
     def _too_late(self, outcome: Outcome, reason: str) -> None:
         if self._relaying is not None:
             self._cut(outcome, reason)
-        else:
+        elif self._tools.clock() >= self._total_deadline_s or not self._try_again(TIMEOUT, outcome, reason):
             self._refuse(UpstreamTimeout(f"Upstream {self._upstream.name} did not answer in time."), outcome, reason)
 
     def _broken(self, reason: str) -> None:
         if self._relaying is not None:
             self._cut(Outcome.TRUNCATED, reason)
-        else:
+        elif not self._try_again(RESET, Outcome.UPSTREAM_ERROR, reason):
             said = f"Upstream {self._upstream.name} did not send a valid answer."
             self._refuse(UpstreamFailed(said), Outcome.UPSTREAM_ERROR, reason)
 
@@ -337,8 +249,11 @@ class Exchange:
         self.ended = True
         self.deadline_s = math.inf
         self._tools.watch.discard(self)
-        self._lease.finish(outcome)
+        now_s, request = self._tools.clock(), self._request
+        self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes)
+        self._plan.tried(outcome, now_s)
+        self._plan.over()
         if self.upload is not None:
             self.upload.stop()
-        self._tools.account.exchange(self._request, self._route, self._upstream, outcome, reason)
+        self._tools.account.exchange(request, self._route, outcome, reason, now_s)
         self._caller.exchange_ended(keep_alive=keep_alive)

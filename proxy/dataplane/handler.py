@@ -12,6 +12,7 @@ from proxy.dataplane.auth import identify
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.creation import Creation
 from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.plan import Plan
 from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
 from proxy.dataplane.tools import Tools
@@ -22,7 +23,6 @@ from proxy.policy.cors import origin_of
 from proxy.policy.fields import Pair, read_fields
 from proxy.policy.named_models import is_model_list
 from proxy.policy.target import check_inside, origin_form
-from proxy.state.lease import Lease
 from proxy.state.snapshot import Snapshots
 
 
@@ -109,8 +109,8 @@ class Handler:
         request.ready_s = self._clock()
         head = request.head
         model = model_asked(request, body, more=more) if head.goes_by_model else None
-        route, member, key = choose(request, self._tools.makers, body, model)
-        request.route, request.member, request.key = route, member, key
+        route, only_way = choose(request, self._tools.makers, body, model)
+        request.route = route
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
         kind = Exchange
@@ -118,12 +118,11 @@ class Handler:
             kind = Tunnel
         elif head.hands_out or (head.may_store and b'"store"' in body):
             kind, request.looked_into = Creation, True
-        if member.model is not None and model is not None:
-            body = model.replaced(body, member.model)
-        lease = Lease(member.upstream.live, None if key is None else key.live)
-        exchange = kind(self._tools, caller, request, route, member, lease)
+        plan = Plan(request, route, body, model, only_way)
+        way = plan.first(request.ready_s)
+        exchange = kind(self._tools, caller, request, route, plan)
         try:
-            exchange.start(body, more=more)
+            exchange.start(way, more=more)
         except Exception:
             exchange.abort("the proxy failed; its log says why")
             raise

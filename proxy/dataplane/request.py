@@ -70,6 +70,8 @@ class Request:
     member: Member | None = None
     key: Key | None = None
     looked_into: bool = False  # is the answer, for ids?
+    tries: int = 0  # how many times an upstream was asked
+    tried: tuple[str, ...] = ()  # the tries that failed: which upstream, and why
 
     # What came of it.
     status: int = 0  # of the answer that the caller got; 0 for none

@@ -1,12 +1,13 @@
 """Which route a request takes, and which of its pool's members with which key: by path, model, and who made what."""
 
+from proxy.dataplane.plan import Way
 from proxy.dataplane.request import Head, Request
 from proxy.model.errors import BadRequest, BodyTooLarge, ModelForbidden, ModelNotFound, RouteNotFound
 from proxy.policy.model_field import ModelField, find_model, is_readable, names_others
 from proxy.policy.named_models import check_unambiguous, models_in_path, models_in_query
 from proxy.policy.stateful import ids_in_body
 from proxy.state.makers import Maker, Makers
-from proxy.state.snapshot import Client, Key, Member, Route
+from proxy.state.snapshot import Client, Route
 
 QUOTED_CHARACTERS = 100
 MODEL_WANTED = (
@@ -76,19 +77,24 @@ def _check_allowed(client: Client, model: str | None) -> None:
         raise ModelForbidden(f"The client {client.name!r} may not use the model {_quoted(model)}.", param="model")
 
 
-def choose(request: Request, makers: Makers, body: bytes, model: ModelField | None) -> tuple[Route, Member, Key | None]:
-    """Where the request goes. Raises ModelNotFound, or BadRequest where a model must be named and is not."""
+def choose(request: Request, makers: Makers, body: bytes, model: ModelField | None) -> tuple[Route, Way | None]:
+    """The route, and the way if there is but one: back to who made what the request speaks of.
+
+    Raises ModelNotFound, or BadRequest where a model must be named and is not.
+    """
     head = request.head
     if head.ids or (head.may_refer and makers.made):
         maker = next(filter(None, map(makers.find, (*head.ids, *ids_in_body(body)))), None)
         if maker is not None and (way := _way_back(head.candidates, maker, model)) is not None:
             return way
     route = _match(request, head.named if model is None else model.value)
-    member = route.pool.first if head.ids else route.pool.pick()
-    return route, member, member.key or member.upstream.next_key()
+    if not head.ids:
+        return route, None
+    first = route.pool.first
+    return route, Way(first, first.key or first.upstream.next_key())
 
 
-def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tuple[Route, Member, Key | None] | None:
+def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tuple[Route, Way] | None:
     """The way to who made what the request speaks of; None if no route that it may take leads there."""
     for route in routes:
         if model is not None and not route.serves(model.value):
@@ -96,7 +102,7 @@ def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tu
         for member in route.pool.members:
             if member.upstream.name == maker.upstream and (member.key is None or member.key.name == maker.key):
                 key = next((key for key in member.upstream.keys if key.name == maker.key), None)
-                return route, member, key or member.upstream.next_key()
+                return route, Way(member, key or member.upstream.next_key())
     return None
 
 

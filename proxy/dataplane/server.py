@@ -31,6 +31,7 @@ class DataPlane:
         access_log: AccessLog | None,
         dice: Callable[[int], int],
         id_prefix: str,
+        wall_clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._snapshots, self._clock = snapshots, clock
         self._tasks = Tasks()
@@ -38,7 +39,9 @@ class DataPlane:
         self._pools = ConnectionPools(clock, self._tasks)
         account = Account(snapshots, clock, access_log)
         self.callers = Callers(limits, self.watch, account, clock, log)
-        tools = Tools(clock, self._pools, self.watch, account, Makers(clock), limits.stall_timeout_s)
+        tools = Tools(
+            clock, self._pools, self.watch, account, Makers(clock), limits.stall_timeout_s, wall_clock, _share(dice)
+        )
         handler = Handler(snapshots, tools, clock, dice, id_prefix)
         self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
         self._fast_lane = FastLane(handler, self.callers, self._full_lane.protocol)
@@ -96,3 +99,8 @@ class DataPlane:
         self._pools.close()
         self.watch.stop()
         await self._tasks.close()
+
+
+def _share(dice: Callable[[int], int]) -> Callable[[], float]:
+    """From bits, a number from 0 up to 1."""
+    return lambda: dice(32) / 2**32

@@ -17,3 +17,5 @@ class Tools:
     account: Account
     makers: Makers
     stall_timeout_s: float
+    wall_clock: Callable[[], float]  # Unix time
+    dice: Callable[[], float]  # from 0 up to 1

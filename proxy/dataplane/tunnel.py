@@ -6,6 +6,7 @@ first: an end of one side is handed on as just that. Before the 101 it is an exc
 
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.plan import Way
 from proxy.dataplane.sockets import LINGER_S, ask_when_silent
 from proxy.model.outcome import Outcome
 
@@ -16,10 +17,10 @@ class Tunnel(Exchange):
     IDLE_LIMIT = "websocket.idle"
     __slots__ = ("_caller_ended", "_early", "_open", "_upstream_ended")
 
-    def start(self, body: bytes, *, more: bool) -> None:
+    def start(self, way: Way, *, more: bool) -> None:
         self._early = b""
         self._open = self._caller_ended = self._upstream_ended = False
-        super().start(body, more=more)
+        super().start(way, more=more)
 
     def _answer(self, body: Body, piece: bytes, now_s: float) -> None:
         super()._answer(body, piece, now_s)

@@ -138,6 +138,22 @@ class TooManyConnections(ProxyError):
     close = True
 
 
+class UpstreamRateLimited(ProxyError):
+    """Every key that could be used was refused for lack of quota, and rests."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class NobodyLeft(ProxyError):
+    """No upstream could be reached, or none has room."""
+
+    status = 503
+    type = "overloaded_error"
+    code = "upstream_unavailable"
+
+
 class UpstreamTimeout(ProxyError):
     status = 504
     type = "timeout_error"

@@ -13,10 +13,20 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from proxy.model.address import Address, BaseUrl
 from proxy.model.headers import HeaderMatch
+from proxy.model.pool_settings import Member, Outlier, Pool, Retry
 from proxy.model.quantities import Count, Duration, Name, Size, Switch, Wait
 from proxy.model.record import LocalFile, Record, SecretText, listed
 from proxy.model.secret import Secret
-from proxy.model.upstream_settings import Auth, Keepalive, Timeouts, Upstream, UpstreamKey, UpstreamTls, WebSocket
+from proxy.model.upstream_settings import (
+    Auth,
+    Health,
+    Keepalive,
+    Timeouts,
+    Upstream,
+    UpstreamKey,
+    UpstreamTls,
+    WebSocket,
+)
 
 __all__ = [
     "Settings",
@@ -28,12 +38,15 @@ __all__ = [
     "Client",
     "Cors",
     "Downstream",
+    "Health",
     "Keepalive",
     "Listener",
     "ListenerTls",
     "Log",
     "Member",
+    "Outlier",
     "Pool",
+    "Retry",
     "Route",
     "Timeouts",
     "Upstream",
@@ -160,34 +173,6 @@ class Client(Record):
     def keys(self) -> tuple[Secret, ...]:
         """All keys that are held in the clear, whether under `key` or `keys`."""
         return self.key_list if self.key is None else (self.key,)
-
-
-class Member(Record):
-    """An upstream's part in a pool."""
-
-    upstream: Name = Field(description="The upstream's name.")
-    weight: Count = Field(
-        1, ge=0, le=1000, description="Its share of the requests, against the other members'; 0: none."
-    )
-    model: str | None = Field(
-        None, min_length=1, description="Replaces the model that the caller named. Absent: it stays as it is."
-    )
-    key: Name | None = Field(None, description="The only key of that upstream to use. Absent: any of them.")
-
-
-class Pool(Record):
-    """Members that share the requests of the routes that lead here."""
-
-    balance: Literal["smooth_rr"] = Field(
-        "smooth_rr", description="How the next member is chosen. smooth_rr: in turn, by weight, without bursts."
-    )
-    members: tuple[Member, ...] = Field(min_length=1, description="Who shares the requests, one at least.")
-
-    @model_validator(mode="after")
-    def _serves_somewhere(self) -> Self:
-        if not any(member.weight for member in self.members):
-            raise ValueError("every member has weight 0: give one of them a weight")
-        return self
 
 
 _SEGMENTS = r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+"

@@ -1,8 +1,9 @@
 """What an operator says about one provider endpoint: where it is, how to authenticate there, how long to wait."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from proxy.model.address import BaseUrl
 from proxy.model.headers import HeaderValue, SetHeaderName, SetHeaders, carries
@@ -36,12 +37,24 @@ AuthScheme = Annotated[
 ]
 
 
+def _health_path(value: str) -> str:
+    if not re.fullmatch(r"/[!-~]*", value):
+        raise ValueError("not a path: write it as in /models or /health")
+    return value
+
+
+HealthPath = Annotated[str, AfterValidator(_health_path)]
+
+
 class UpstreamKey(Record):
     """One of the API keys that Serinus holds for an upstream."""
 
     name: Name = Field(description="How logs, metrics and commands call this key.")
     value: SecretText = Field(description="The key: env:NAME, file:/path, or (with a warning) its plain text.")
     weight: Count = Field(1, ge=1, le=1000, description="Its share of the requests, against the other keys' weights.")
+    account: Name | None = Field(
+        None, description="Whose quota it draws on: the keys of one account rest together after a 429. Absent: its own."
+    )
     expect_prefix: str | None = Field(
         None, description="What the key begins with, such as sk-. Another beginning is warned of: a mixed-up secret."
     )
@@ -101,6 +114,18 @@ class Keepalive(Record):
         return self
 
 
+class Health(Record):
+    """Asking an upstream how it is, every so often."""
+
+    path: HealthPath = Field("/models", description="What is asked for with GET, below base_url, with the first key.")
+    interval_s: Wait = Field("10s", alias="interval", validate_default=True, description="Between two checks.")
+    timeout_s: Wait = Field("5s", alias="timeout", validate_default=True, description="For the answer's head.")
+    unhealthy_after: Count = Field(
+        3, ge=1, description="So many failed checks in a row (no answer, or 5xx), and it is left out."
+    )
+    healthy_after: Count = Field(2, ge=1, description="So many passed checks in a row, and it is back.")
+
+
 class WebSocket(Record):
     """Tunnels to an upstream: calls that begin with `Upgrade: websocket`, such as those of the Realtime API."""
 
@@ -148,6 +173,10 @@ class Upstream(Record):
     keepalive: Keepalive = Field(default_factory=Keepalive, description="Connections kept for the next request.")
     websocket: WebSocket = Field(default_factory=WebSocket, description="Tunnels for WebSocket calls.")
     tls: UpstreamTls = Field(default_factory=UpstreamTls, description="How its certificate is checked.")
+    health: Health | None = Field(
+        None, description="Active checks. Absent: only what becomes of requests tells how it is."
+    )
+    max_connections: Count = Field(1024, ge=1, description="How many requests are open at once at most.")
 
     @model_validator(mode="after")
     def _one_source_of_credentials(self) -> Self:

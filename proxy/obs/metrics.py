@@ -37,12 +37,13 @@ class SeriesLabels:
 class Series:
     """The counts of one kind of traffic."""
 
-    __slots__ = ("codes", "disconnects", "duration", "failures", "first_byte", "overhead")
+    __slots__ = ("codes", "disconnects", "duration", "failures", "first_byte", "overhead", "retried")
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
         self.disconnects = 0
         self.failures = 0  # that count against the upstream
+        self.retried = 0  # those of them that the caller never saw: another upstream was asked
         self.duration = Histogram(DURATION_BUCKETS_S)
         self.first_byte = Histogram(FIRST_BYTE_BUCKETS_S)
         self.overhead = Histogram(OVERHEAD_BUCKETS_S)

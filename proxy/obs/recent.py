@@ -135,5 +135,5 @@ def read(metrics: Metrics) -> Reading:
 
 
 def _counts(series: Series) -> Counts:
-    requests = sum(series.codes.values())
+    requests = sum(series.codes.values()) + series.retried
     return Counts(requests, series.failures, tuple(series.first_byte.counts), tuple(series.duration.counts))

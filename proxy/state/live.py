@@ -1,43 +1,131 @@
 """What is counted about an upstream and its keys while requests are under way; by name, so that it outlives reloads."""
 
+import random
+from collections.abc import Callable
+
 from proxy.model.outcome import Outcome
+from proxy.policy import outlier
+from proxy.policy.balance import Dice
+from proxy.policy.checks import Health
+from proxy.policy.load import Load
+from proxy.policy.retry import Budget, Failure, cooling_s
+
+
+class AccountLive:
+    """A provider's account, which all its keys draw on: what it was refused for lack of quota, by model."""
+
+    __slots__ = ("cool_until_s", "refusals")
+
+    def __init__(self) -> None:
+        self.cool_until_s: dict[str | None, float] = {}  # None: of requests whose model is not known
+        self.refusals: dict[str | None, int] = {}  # in a row
+
+    def cool(self, model: str | None, until_s: float) -> None:
+        self.cool_until_s[model] = max(until_s, self.cool_until_s.get(model, 0.0))
+
+    def is_cooling(self, model: str | None, now_s: float) -> bool:
+        until_s = self.cool_until_s.get(model)
+        if until_s is None:
+            return False
+        if until_s > now_s:
+            return True
+        del self.cool_until_s[model]
+        return False
+
+    def refused(self, model: str | None, wait_s: float | None, now_s: float, dice: Callable[[], float]) -> None:
+        """A 429 came, with a word on how long to wait or without."""
+        refusals = self.refusals[model] = self.refusals.get(model, 0) + 1
+        self.cool(model, now_s + (cooling_s(refusals, dice) if wait_s is None else wait_s))
+
+    def answered(self, model: str | None) -> None:
+        """It was not refused."""
+        if self.refusals:
+            self.refusals.pop(model, None)
 
 
 class KeyLive:
     """One key of one upstream."""
 
-    __slots__ = ("inflight", "name")
+    __slots__ = ("account", "inflight", "name", "resting", "used")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, account: AccountLive) -> None:
         self.name = name
+        self.account = account
         self.inflight = 0  # requests that hold it, from pick to last byte
+        self.used = 0.0  # the share of its quota, as the upstream last told it
+        self.resting = ""  # why it is not used until a probe has spoken
+
+    def is_usable(self, model: str | None, now_s: float) -> bool:
+        return not self.resting and not self.account.is_cooling(model, now_s)
 
 
 class UpstreamLive:
     """One upstream, and the keys it has been used with."""
 
-    __slots__ = ("inflight", "keys", "name", "outcomes")
+    __slots__ = ("health", "inflight", "keys", "name", "outcomes")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.inflight = 0
         self.outcomes = dict.fromkeys(Outcome, 0)
+        self.health = Health()  # as active checks see it
         self.keys: dict[str, KeyLive] = {}
 
-    def key(self, name: str) -> KeyLive:
+    def key(self, name: str, account: AccountLive) -> KeyLive:
         """The live state of the key called `name`, begun when it is first asked for."""
-        return self.keys.get(name) or self.keys.setdefault(name, KeyLive(name))
+        live = self.keys.get(name) or self.keys.setdefault(name, KeyLive(name, account))
+        live.account = account
+        return live
+
+
+class MemberLive:
+    """One member of one pool: what its balancer knows of it, and how it fares."""
+
+    __slots__ = ("load", "outlier")
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        self.outlier = outlier.Record()
+
+
+class PoolLive:
+    """One pool, its members by what tells them apart."""
+
+    __slots__ = ("budget", "ejections", "members", "name", "panics", "requests", "retries")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.requests = 0  # under way
+        self.budget = Budget()
+        self.retries: dict[Failure, int] = {}  # tries that failed and were followed by another, by why
+        self.ejections = 0
+        self.panics = 0  # picks among members all of whom were out
+        self.members: dict[str, MemberLive] = {}
+
+    def member(self, identity: str, now_s: float) -> MemberLive:
+        """The live state of a member, begun when it is first asked for."""
+        return self.members.get(identity) or self.members.setdefault(identity, MemberLive(Load(now_s)))
 
 
 class Registry:
-    """The live state of all upstreams, by name."""
+    """The live state of all upstreams and pools, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = float, dice: Dice | None = None) -> None:
+        self.clock, self.dice = clock, dice or random.Random()  # noqa: S311 - for balancing
         self.upstreams: dict[str, UpstreamLive] = {}
+        self.pools: dict[str, PoolLive] = {}
+        self.accounts: dict[str, AccountLive] = {}
 
     def upstream(self, name: str) -> UpstreamLive:
         """The live state of the upstream called `name`, begun when it is first asked for."""
         return self.upstreams.get(name) or self.upstreams.setdefault(name, UpstreamLive(name))
+
+    def pool(self, name: str) -> PoolLive:
+        """The live state of the pool called `name`, begun when it is first asked for."""
+        return self.pools.get(name) or self.pools.setdefault(name, PoolLive(name))
+
+    def account(self, name: str) -> AccountLive:
+        return self.accounts.get(name) or self.accounts.setdefault(name, AccountLive())
 
     def inflight(self) -> list[tuple[str, int]]:
         """Open requests, by upstream."""
@@ -51,8 +139,11 @@ class Registry:
             for outcome, count in live.outcomes.items()
         ]
 
-    def forget_except(self, names: frozenset[str]) -> None:
-        """Drop the state of upstreams that no configuration names and no request holds any more."""
-        for name in self.upstreams.keys() - names:
+    def forget_except(self, upstreams: frozenset[str], pools: frozenset[str]) -> None:
+        """Drop the state of upstreams and pools that no configuration names and no request holds any more."""
+        for name in self.upstreams.keys() - upstreams:
             if self.upstreams[name].inflight == 0:
                 del self.upstreams[name]
+        for name in self.pools.keys() - pools:
+            if self.pools[name].requests == 0:
+                del self.pools[name]

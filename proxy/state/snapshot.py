@@ -7,14 +7,17 @@ Records are compared by identity (`eq=False`): two snapshots never share one.
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.obs.metrics import Series
-from proxy.policy.balance import SmoothRoundRobin
+from proxy.policy.balance import Balancer
 from proxy.policy.cors import Cors
 from proxy.policy.fields import Pair
-from proxy.state.live import KeyLive, UpstreamLive
+from proxy.policy.key_turns import KeyTurns
+from proxy.policy.outlier import Ejection
+from proxy.policy.retry import RetryRule
+from proxy.state.live import KeyLive, MemberLive, PoolLive, UpstreamLive
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Upstream:
     overridden: frozenset[bytes]  # names, in lower case, of a caller's fields that ours replace
     query: bytes  # configured query, encoded, without a question mark
     keys: tuple[Key, ...]
-    keys_in_turn: SmoothRoundRobin | None
+    key_turns: KeyTurns | None  # None: callers bring their own
+    max_connections: int
     first_byte_timeout_s: float
     idle_timeout_s: float
     total_timeout_s: float  # infinite where there is none
@@ -60,9 +64,15 @@ class Upstream:
     tcp_keepalive_s: float | None
     live: UpstreamLive
 
-    def next_key(self) -> Key | None:
-        """The key that is next by weight; None where callers bring their own."""
-        return None if self.keys_in_turn is None else self.keys[self.keys_in_turn.pick()]
+    def next_key(self, usable: Sequence[Key] | None = None) -> Key | None:
+        """The key that is next of those that are usable, or of all; None where callers bring their own."""
+        keys = self.keys
+        if self.key_turns is None:
+            return None
+        if len(keys) == 1:
+            return keys[0]
+        indices = range(len(keys)) if usable is None else [keys.index(key) for key in usable]
+        return keys[self.key_turns.pick([key.live.used for key in keys], indices)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,17 +81,33 @@ class Member:
     weight: int
     model: str | None  # sent in place of the caller's
     key: Key | None  # the only one to use
+    live: MemberLive
+
+    def is_up(self, now_s: float) -> bool:
+        """Neither ejected nor found unhealthy."""
+        return self.live.outlier.out_until_s <= now_s and self.upstream.live.health.healthy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     name: str
     members: tuple[Member, ...]
-    in_turn: SmoothRoundRobin
+    balancer: Balancer
+    by_prefix: bool  # the balancer wants to know how prompts begin
+    retry: RetryRule
+    ejection: Ejection
+    fallback: "Pool | None"
     first: Member  # who is asked where only the maker would know, and it is not remembered who that is
+    live: PoolLive
 
-    def pick(self) -> Member:
-        return self.members[self.in_turn.pick()]
+    def judge(self, member: Member, began_s: float, now_s: float) -> bool:
+        """A try at this member failed. True if it is left out for a while from now on."""
+        live = member.live
+        out = sum(other.live.outlier.is_out(now_s) for other in self.members)
+        if not self.ejection.failed(live.outlier, began_s, now_s, out, len(self.members)):
+            return False
+        live.load.returned(live.outlier.out_until_s)  # then, with a slow start
+        return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +120,7 @@ class Route:
     pool: Pool
     max_body_bytes: int
     buffer_bytes: int
-    series: Mapping[str, Series]  # by the upstream's name
+    series: Mapping[Member, Series]  # of its pool's members, and of those of its fallbacks
     own_series: Series  # answers of our own to requests of this route
     replaces_model: bool  # some member of its pool has a model of its own
 

@@ -66,7 +66,7 @@ async def test_it_is_alive_and_ready_until_it_drains(start):
 
 async def test_it_is_ready_although_its_upstreams_are_down(start):
     running, call = await start(config_for(UP))
-    assert (await ask(running.port, get())).status == 502
+    assert (await ask(running.port, get())).status == 503
     assert (await call("GET", "/readyz")).status_code == 200
 
 

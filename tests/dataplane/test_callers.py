@@ -533,6 +533,7 @@ async def test_access_log_says_who_asked_what_and_how_it_ended(scripted, proxy):
         "bytes": 7,
         "outcome": "ok",
         "reason": None,
+        "tried": None,
         "pool": "chat",
         "upstream": "up0",
         "key": "main",

@@ -130,7 +130,7 @@ async def test_error_of_an_upstream_that_is_not_there_may_be_read(upstream, prox
     running = await proxy(config_for(upstream.url, top=CORS))
     await upstream.stop()
     answer = await ask(running.port, post(fields=APP))
-    assert answer.status == 502
+    assert answer.status == 503
     assert_readable(answer)
 
 

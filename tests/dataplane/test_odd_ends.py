@@ -78,7 +78,7 @@ async def test_host_that_cannot_be_looked_up_is_an_error_at_once(host, proxy, mo
     monkeypatch.setattr("proxy.model.address._is_host", lambda _: True)  # as if the configuration had let it through
     running = await proxy(config_for(f"http://{host}/v1"))
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # it is logged there, as it should not happen
-    assert (await ask(running.port, get())).status == 502
+    assert (await ask(running.port, get())).status == 503
 
 
 async def test_upstream_that_answers_and_ends_before_it_took_the_request_is_heard(scripted, proxy):

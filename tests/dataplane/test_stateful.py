@@ -646,4 +646,4 @@ async def test_maker_that_is_down_is_asked_all_the_same(keepers, proxy):
     one = next(one for one in await create(running, RESPONSE) if maker_of(one) == b"up1")
     await upstreams[1].stop()
     answer = await ask(running.port, get(b"/v1/responses/" + one))
-    assert (answer.status, answer.field(b"x-serinus-upstream")) == (502, b"up1")
+    assert (answer.status, answer.field(b"x-serinus-upstream")) == (503, b"up1")

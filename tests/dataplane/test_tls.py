@@ -102,7 +102,7 @@ async def test_errors_are_told_over_tls(proxy, authority, listening):
     async with anthropic_sdk.AsyncAnthropic(api_key="client-key", **options) as anthropic:
         with pytest.raises(anthropic_sdk.InternalServerError) as caught:
             await anthropic.messages.create(model="m", messages=MESSAGES, max_tokens=9)
-    assert caught.value.status_code == 502
+    assert caught.value.status_code == 503
 
 
 async def test_http_1_1_is_agreed_on(scripted, proxy, authority, listening):
@@ -214,7 +214,7 @@ async def test_upstream_may_be_an_address(secured, proxy, authority):
 async def test_upstream_with_a_wrong_name_gets_nothing(secured, proxy, authority):
     upstream = await secured(answering(whole(b"{}")), "other.test")
     answer, reason = await asked(proxy, upstream, f"{{ca: '{authority.ca_file}'}}")
-    assert (answer.status, b"No connection to upstream up0." in answer.payload) == (502, True)
+    assert (answer.status, b"No connection to upstream up0." in answer.payload) == (503, True)
     assert "mismatch" in reason
     assert not upstream.requests
 
@@ -222,7 +222,7 @@ async def test_upstream_with_a_wrong_name_gets_nothing(secured, proxy, authority
 async def test_upstream_that_nobody_vouches_for_gets_nothing(secured, proxy):
     upstream = await secured(answering(whole(b"{}")), "localhost")
     answer, reason = await asked(proxy, upstream, "")
-    assert answer.status == 502
+    assert answer.status == 503
     assert "certificate" in reason
     assert not upstream.requests
 
@@ -235,7 +235,7 @@ async def test_upstream_that_speaks_no_tls_gets_nothing(scripted, proxy):
 
     upstream = await scripted(answer_anything)
     answer, reason = await asked(proxy, upstream, "", f"https://localhost:{upstream.port}/v1")
-    assert answer.status == 502
+    assert answer.status == 503
     assert reason not in ("", "EPERM", None)
 
 

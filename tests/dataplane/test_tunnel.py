@@ -500,11 +500,11 @@ async def test_close_before_an_answer_on_a_fresh_connection_is_answered_with_502
     assert upstream.connections == 1
 
 
-async def test_upstream_that_cannot_be_reached_is_answered_with_502(proxy):
+async def test_upstream_that_cannot_be_reached_is_answered_with_503(proxy):
     running = await proxy(config_for("http://127.0.0.1:1/v1"))
     caller = await RawCaller.connect(running.port)
     await caller.send(upgrade() + b"early")
-    assert (await caller.answer()).status == 502
+    assert (await caller.answer()).status == 503
     assert await caller.read_rest() == b""
 
 

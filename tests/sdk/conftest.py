@@ -13,7 +13,7 @@ import pytest
 
 from proxy.simulation import Behaviour, SimulatedUpstream
 from tests.sdk.threaded import Threaded
-from tests.support.running import RunningProxy
+from tests.support.running import IN_TURN_AND_ONCE, RunningProxy
 
 BEHAVIOUR = Behaviour(name="east", tokens=5, models=("simulated", "mine/simulated"), api_key="upstream-key")
 VENDORS: dict[str, tuple[Any, str]] = {"openai": (openai_sdk, "OpenAI"), "anthropic": (anthropic_sdk, "Anthropic")}
@@ -32,7 +32,9 @@ clients: [{{name: tester, key: client-key, {client}}}]
 upstreams:
   openai: {{base_url: '{url}/v1', {keys}}}
   claude: {{base_url: '{url}', auth: x-api-key, {keys}}}
-pools: {{chat: {{members: [{{upstream: openai}}]}}, claude: {{members: [{{upstream: claude}}]}}}}
+pools:
+  chat: {{members: [{{upstream: openai}}], {IN_TURN_AND_ONCE}}}
+  claude: {{members: [{{upstream: claude}}], {IN_TURN_AND_ONCE}}}
 routes: [{{prefix: /v1, pool: chat, {route}}}, {{prefix: /anthropic, pool: claude, {route}}}]
 """
 

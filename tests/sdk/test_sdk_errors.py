@@ -125,8 +125,8 @@ async def test_body_beyond_the_limit_is_refused(vendor, through, proxy, upstream
 async def test_upstream_that_is_down_is_an_error_of_ours(vendor, through, running, upstream, error_of):
     await upstream.stop()
     error = await caught_from(ask(vendor, through(running)), error_of("InternalServerError"))
-    assert (error.status_code, "No connection to upstream" in str(error)) == (502, True)
-    assert error.type == "api_error"
+    assert (error.status_code, "No connection to upstream" in str(error)) == (503, True)
+    assert error.type == "overloaded_error"
 
 
 @pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)

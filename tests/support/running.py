@@ -104,10 +104,21 @@ async def start_proxy(
     return RunningProxy(serinus, clock, events)
 
 
+IN_TURN_AND_ONCE = "balance: smooth_rr, retry: {attempts: 1}"
+
+
 def config_for(
-    *base_urls: str, keys: bool = True, clients: bool = True, upstream: str = "", route: str = "", top: str = ""
+    *base_urls: str,
+    keys: bool = True,
+    clients: bool = True,
+    upstream: str = "",
+    route: str = "",
+    top: str = "",
+    pool: str = IN_TURN_AND_ONCE,
 ) -> str:
     """The usual configuration: a pool of upstreams at /v1 and /anthropic. `upstream`, `route`: more of their fields.
+
+    `pool`: more of its fields; the upstreams take turns, and what fails is not tried again, unless it says otherwise.
 
     The caller's key is `client-key`, the upstreams' are `upstream-key-0`, `upstream-key-1`, …
     """
@@ -121,6 +132,7 @@ def config_for(
         lines.append(f"  up{number}: {{base_url: '{url}'{held}{extra}}}")
     members = ", ".join(f"{{upstream: up{number}}}" for number in range(len(base_urls)))
     more = f", {route}" if route else ""
-    lines += [f"pools: {{chat: {{members: [{members}]}}}}", "routes:"]
+    extra_pool = f", {pool}" if pool else ""
+    lines += [f"pools: {{chat: {{members: [{members}]{extra_pool}}}}}", "routes:"]
     lines += [f"  - {{prefix: /v1, pool: chat{more}}}", f"  - {{prefix: /anthropic, pool: chat{more}}}"]
     return "\n".join(lines) + "\n"

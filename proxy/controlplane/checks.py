@@ -1,0 +1,128 @@
+"""Asking upstreams how they are: those with `health` set, every so often, and those of whose keys one was refused.
+
+A key that drew a 401 rests until an upstream accepts it again, for a 401 may be the upstream's mistake, and a key that
+works again must come back by itself.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import aiohttp
+
+from proxy.controlplane.build import upstream_tls
+from proxy.model.reasons import reason
+from proxy.model.settings import Settings, Upstream, UpstreamKey
+from proxy.obs.log import Log
+from proxy.state.live import KeyLive, Registry, UpstreamLive
+
+LOOK_S = 0.5
+KEY_CHECK_TIMEOUT_S = 10.0
+KEY_CHECKED_FIRST_S, KEY_CHECKED_LAST_S = 1.0, 60.0  # how long a refused key rests at first, and at most
+REFUSED = (401, 403)
+
+
+class Checks:
+    """`look` begins what is due; somebody calls it every LOOK_S."""
+
+    def __init__(self, settings: Settings, registry: Registry, clock: Callable[[], float], log: Log) -> None:
+        self.settings = settings  # those in force
+        self._registry, self._clock, self._log = registry, clock, log
+        self._due_s: dict[str, float] = {}  # by upstream, or upstream and key
+        self._rests_s: dict[str, float] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
+            try:
+                while True:
+                    self.look(session)
+                    await asyncio.sleep(LOOK_S)
+            finally:
+                for task in self._running.values():
+                    task.cancel()
+
+    def look(self, session: aiohttp.ClientSession) -> None:
+        now_s = self._clock()
+        for name, upstream in self.settings.upstreams.items():
+            live = self._registry.upstream(name)
+            if upstream.health is None:
+                live.health.reset()
+            elif now_s >= self._due_s.get(name, 0.0):
+                self._due_s[name] = now_s + upstream.health.interval_s
+                self._begin(name, self._check(session, name, upstream, live))
+            for key in upstream.keys:
+                key_live = live.keys.get(key.name)
+                if key_live is not None and key_live.resting:
+                    self._look_at_key(session, f"{name}/{key.name}", upstream, key, key_live)
+
+    def _begin(self, what: str, work: Coroutine[None, None, None]) -> None:
+        """Unless it is still under way since the last time."""
+        if what in self._running:
+            work.close()
+            return
+        task = self._running[what] = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(lambda _: self._running.pop(what))
+
+    async def _check(self, session: aiohttp.ClientSession, name: str, upstream: Upstream, live: UpstreamLive) -> None:
+        health, state = upstream.health, live.health
+        assert health is not None  # noqa: S101 - it is asked for
+        state.unhealthy_after, state.healthy_after = health.unhealthy_after, health.healthy_after
+        key = upstream.keys[0] if upstream.keys else None
+        status, said = await self._ask(session, upstream, key, health.path, health.timeout_s)
+        if status is not None and status < 500 and status not in REFUSED:
+            if state.passed():
+                self._log.info("upstream_healthy", upstream=name)
+        elif status in REFUSED and key is not None:
+            pass  # it is there; whether its keys are accepted is another question
+        elif state.failed(said):
+            self._log.warning("upstream_unhealthy", upstream=name, reason=said)
+
+    def _look_at_key(
+        self, session: aiohttp.ClientSession, what: str, upstream: Upstream, key: UpstreamKey, live: KeyLive
+    ) -> None:
+        now_s = self._clock()
+        rest_s = self._rests_s.get(what)
+        if rest_s is None:
+            self._rests_s[what] = KEY_CHECKED_FIRST_S
+            self._due_s[what] = now_s + KEY_CHECKED_FIRST_S
+            self._log.warning("key_refused", key=what, reason=live.resting)
+        elif now_s >= self._due_s[what]:
+            self._rests_s[what] = min(2 * rest_s, KEY_CHECKED_LAST_S)
+            self._due_s[what] = now_s + self._rests_s[what]
+            self._begin(what, self._check_key(session, what, upstream, key, live))
+
+    async def _check_key(
+        self, session: aiohttp.ClientSession, what: str, upstream: Upstream, key: UpstreamKey, live: KeyLive
+    ) -> None:
+        status, said = await self._ask(session, upstream, key, "/models", KEY_CHECK_TIMEOUT_S)
+        if status is None or status in REFUSED or status >= 500:
+            self._log.info("key_still_refused", key=what, reason=said)
+            return
+        live.resting = ""
+        self._rests_s.pop(what, None)
+        self._log.info("key_accepted", key=what)
+
+    @staticmethod
+    async def _ask(
+        session: aiohttp.ClientSession, upstream: Upstream, key: UpstreamKey | None, path: str, timeout_s: float
+    ) -> tuple[int | None, str]:
+        """The status of a GET and what it was, or None and why there was no answer."""
+        headers = {"accept-encoding": "identity", **upstream.headers}
+        if key is not None:
+            headers[upstream.auth.header] = upstream.auth.prefix + key.value.reveal()
+        try:
+            async with session.get(
+                f"{upstream.base_url}{path}",
+                params=upstream.query,
+                headers=headers,
+                ssl=upstream_tls(upstream) or True,
+                server_hostname=upstream.tls.server_name,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as answer:
+                return answer.status, f"status {answer.status}"
+        except TimeoutError:
+            return None, "no answer in time"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return None, reason(error)

@@ -1,0 +1,222 @@
+"""The first half of an exchange: a request goes to one upstream after another, until one of them answers.
+
+A try that fails before its answer has begun is hidden from the caller, if the pool's rule allows another one. The body
+is kept for that; one that did not fit the buffer has been sent in part, and is tried once.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+from proxy.dataplane.callers import Caller
+from proxy.dataplane.framing import AnswerReader
+from proxy.dataplane.heads import request_head
+from proxy.dataplane.plan import Plan, Way
+from proxy.dataplane.request import Request
+from proxy.dataplane.tools import Tools
+from proxy.dataplane.upload import Upload
+from proxy.dataplane.upstream import ConnectionPool, UpstreamConnection
+from proxy.model.errors import NobodyLeft, ProxyError, UpstreamTimeout
+from proxy.model.outcome import Outcome
+from proxy.policy.retry import CONNECT, Failure
+from proxy.state.lease import Lease
+from proxy.state.snapshot import Route, Upstream
+
+STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
+ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but written after it
+
+
+class Sending(ABC):
+    __slots__ = (
+        "_began_s",
+        "_body",
+        "_caller",
+        "_connect_began_s",
+        "_connection",
+        "_last_byte_s",
+        "_lease",
+        "_maybe_stale",
+        "_plan",
+        "_pool",
+        "_reader",
+        "_request",
+        "_route",
+        "_tools",
+        "_total_deadline_s",
+        "_upstream",
+        "_waiting",
+        "deadline_s",
+        "ended",
+        "upload",
+    )
+    _lease: Lease
+    _pool: ConnectionPool
+    _reader: AnswerReader
+    _upstream: Upstream
+
+    def __init__(self, tools: Tools, caller: Caller, request: Request, route: Route, plan: Plan) -> None:
+        self._tools, self._caller, self._request, self._route, self._plan = tools, caller, request, route, plan
+        self._connection: UpstreamConnection | None = None
+        self._waiting: Way | None = None  # for quota, to be taken at the deadline
+        self._body = b""  # as much of it as was buffered, as this upstream gets it
+        self._maybe_stale = False  # the connection was idle, and may have been closed as it was written to
+        self.ended = False
+        self._began_s = request.ready_s
+        self._connect_began_s = 0.0
+        self._last_byte_s = request.ready_s
+        self._total_deadline_s = self.deadline_s = math.inf
+        self.upload: Upload | None = None
+
+    def start(self, way: Way, *, more: bool) -> None:
+        """Send the request this way. Where `more` of its body follows, `upload` takes it, until `end_body` or
+        `body_failed`."""
+        if more:
+            self.upload = Upload(chunked=self._request.head.fields.chunked)
+        self._tools.watch.add(self)
+        self._begin(way)
+
+    def _begin(self, way: Way) -> None:
+        """Begin a try."""
+        request, member = self._request, way.member
+        request.member, request.key = way
+        request.sent_s = request.first_byte_s = request.connecting_s = 0.0
+        upstream = self._upstream = member.upstream
+        head = request.head
+        self._lease = self._plan.begin(way)
+        self._pool = self._tools.pools.of(upstream)
+        self._reader = AnswerReader(head_only=head.method == b"HEAD", http10=not head.http11, websocket=head.websocket)
+        self._body = self._plan.body_for(member)
+        self._total_deadline_s = min(self._total_deadline_s, self._began_s + upstream.total_timeout_s)
+        self.deadline_s = self._total_deadline_s
+        # A body that cannot be sent twice meets no stale connection.
+        connection = self._pool.take() if self.upload is None else None
+        self._maybe_stale = connection is not None
+        if connection is None:
+            self._connect()
+        else:
+            self._send(connection)
+
+    def _connect(self) -> None:
+        self._connect_began_s = self._tools.clock()
+        self._pool.open(self)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        if self.ended:
+            self._pool.give(connection)
+            return
+        self._request.connecting_s += self._tools.clock() - self._connect_began_s
+        self._send(connection)
+
+    def connect_failed(self, reason: str, *, timed_out: bool) -> None:
+        if self.ended:
+            return
+        name, outcome = self._upstream.name, _TIMEOUT if timed_out else _UPSTREAM_ERROR
+        if self._try_again(CONNECT, outcome, reason):
+            return
+        said = f"No connection to upstream {name}"
+        self._refuse(UpstreamTimeout(f"{said} in time.") if timed_out else NobodyLeft(f"{said}."), outcome, reason)
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        connection.exchange = self
+        request, body, upload = self._request, self._body, self.upload
+        length: int | None = len(body)
+        if upload is not None:
+            length, body = request.content_length, upload.framed(body)
+        head = request_head(request, self._route, self._upstream, length)
+        request.sent_s = self._last_byte_s = now_s = self._tools.clock()
+        transport = connection.transport
+        if len(body) > ONE_WRITE_BYTES:
+            transport.write(head)
+            transport.write(body)
+        else:
+            transport.write(head + body)
+        self.deadline_s = min(now_s + self._upstream.first_byte_timeout_s, self._total_deadline_s)
+        if upload is not None:
+            upload.begin(transport)
+
+    def _was_stale(self, connection: UpstreamConnection | None) -> bool:
+        """An idle connection that was closed as we wrote to it: nothing was done, so once more on a fresh one."""
+        soon = self._tools.clock() - self._request.sent_s < STALE_WITHIN_S
+        if not (self._maybe_stale and soon and connection is not None) or self._reader.begun:
+            return False
+        self._maybe_stale = False
+        self.deadline_s = self._total_deadline_s
+        self._connect()
+        return True
+
+    # --- the rest of the body ------------------------------------------------------------------------------------
+
+    def upstream_writable(self, writable: bool) -> None:
+        if self.upload is not None:
+            self._last_byte_s = self._tools.clock()
+            self.upload.block(not writable)
+
+    def end_body(self) -> None:
+        """The caller has sent all of its request."""
+        if self.upload is not None and not self.ended:
+            self.upload.end()
+            self._last_byte_s = self._tools.clock()
+
+    @property
+    def _uploading(self) -> bool:
+        return self.upload is not None and self.upload.open
+
+    # --- another try ---------------------------------------------------------------------------------------------
+
+    def _try_again(self, failure: Failure, outcome: Outcome, reason: str) -> bool:
+        """This try failed before its answer began. Is there another way? Then it is taken."""
+        if self.upload is not None:
+            return False
+        now_s = self._tools.clock()
+        way = self._plan.another(failure, now_s, self._total_deadline_s)
+        if way is None:
+            return False
+        self._end_try(outcome, reason, now_s)
+        self._request.ready_s = now_s
+        self._begin(way)
+        return True
+
+    def _end_try(self, outcome: Outcome, reason: str, now_s: float) -> None:
+        self._leave_connection()
+        self._lease.finish(outcome, now_s)
+        self._plan.tried(outcome, now_s)
+        self._tools.account.tried(self._request, self._route, reason)
+
+    def _leave_connection(self) -> None:
+        """Done with it: kept for others, if a whole answer came and nothing behind it."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._reader.clean:
+            self._pool.give(connection)
+        else:
+            connection.abort()
+
+    def _wait_for_quota(self, wait_s: float, now_s: float) -> None:
+        """The upstream said when it takes calls again, and that is soon: take the same way then."""
+        self._leave_connection()
+        self._waiting = Way(self._request.member, self._request.key)  # type: ignore[arg-type]
+        self.deadline_s = now_s + wait_s
+
+    def _waited(self, way: Way, now_s: float) -> None:
+        self._waiting = None
+        self._end_try(Outcome.RATE_LIMITED, "429, waited out", now_s)
+        self._request.ready_s = now_s
+        self._begin(way)
+
+    # --- the other half ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def received(self, data: bytes) -> None: ...
+    @abstractmethod
+    def upstream_closed(self, error: Exception | None) -> None: ...
+    @abstractmethod
+    def upstream_eof(self) -> bool: ...
+    @abstractmethod
+    def expired(self, now_s: float) -> None: ...
+    @abstractmethod
+    def _refuse(self, error: ProxyError, outcome: Outcome, reason: str) -> None:
+        """Nothing of an answer has been sent, and there is no other way: send an error of our own."""
+
+
+_TIMEOUT, _UPSTREAM_ERROR = Outcome.TIMEOUT, Outcome.UPSTREAM_ERROR

@@ -80,6 +80,7 @@ class Serinus:
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
         reporter = Reporter(snapshots, self._recent, clock, self.metrics.connections)
+        self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.reloader = Reloader(path, environ, settings, self.registry, self.metrics, self.data_plane.swap, log)
         self.checks = Checks(settings, self.registry, clock, log)
         self.reloader.on_applied = self._applied

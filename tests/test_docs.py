@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.cli import main
 from proxy.model import errors
-from proxy.obs.metrics import Metrics, SeriesLabels
+from proxy.obs.metrics import MemberState, Metrics, PoolState, SeriesLabels
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
@@ -19,6 +19,8 @@ def exported() -> set[str]:
     metrics = Metrics()
     metrics.inflight = lambda: [("some", 1)]
     metrics.outcomes = lambda: [("some", "ok", 1)]
+    metrics.members = lambda: [MemberState("pool", "some", True, 1)]
+    metrics.pools = lambda: [PoolState("pool", {"connect": 1}, 1)]
     metrics.series(SeriesLabels("/v1", "pool", "some")).count(200)
     text, _ = metrics.render("text/plain")
     families = text_string_to_metric_families(text.decode())

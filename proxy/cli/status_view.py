@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic, UpstreamStatus
+from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic
 
-COLOURS = {"ok": "green", "failing": "bold red", "idle": "dim"}
+COLOURS = {"ok": "green", "failing": "bold red", "idle": "dim", "unhealthy": "bold red", "ejected": "bold red"}
 FIRST_BYTE = "first byte ms\np50 / p95 / p99"
 TREND_LOOKS = 24
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -62,7 +62,7 @@ def upstreams_table(status: Status, trends: Trends | None = None) -> Table:
         traffic = upstream.traffic
         row: list[str | Text] = [
             name,
-            _health(upstream),
+            _coloured(upstream.health),
             str(upstream.inflight),
             *_traffic_cells(traffic),
             _quantiles(traffic.duration_ms, "p50", "p95"),
@@ -85,7 +85,7 @@ def pools_table(status: Status, trends: Trends | None = None) -> Table:
                 Text(f"  {_member_name(member)}"),
                 str(member.weight),
                 f"{member.share_percent:.0f} / " + (f"{100 * rate / whole:2.0f}" if whole else " -"),
-                _health(upstream),
+                _coloured(member.state if member.state != "up" else upstream.health),
                 str(upstream.inflight),
                 *_traffic_cells(member.traffic),
             ]
@@ -98,8 +98,8 @@ def _member_name(member: MemberStatus) -> str:
     return " ".join(filter(None, [member.upstream, member.model, member.key and f"key {member.key}"]))
 
 
-def _health(upstream: UpstreamStatus) -> Text:
-    return Text(upstream.health, COLOURS.get(upstream.health, ""))
+def _coloured(health: str) -> Text:
+    return Text(health, COLOURS.get(health, ""))
 
 
 def _traffic_cells(traffic: Traffic) -> Iterable[str | Text]:

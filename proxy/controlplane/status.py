@@ -1,13 +1,14 @@
 """What is going on: upstreams, pools, rates, waits. `GET /status` sends it; `serinus status` and `top` show it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 from proxy import __version__
+from proxy.obs.metrics import MemberState, PoolState
 from proxy.obs.recent import Counts, Recent, Window
-from proxy.state.snapshot import Pool, Snapshots, Upstream
+from proxy.state.snapshot import Key, Member, Pool, Snapshots, Upstream
 
 FAILING_SHARE = 0.5  # of the requests in the window
 
@@ -29,13 +30,21 @@ class Traffic(msgspec.Struct, frozen=True):
     duration_ms: Quantiles | None  # from the request's head to its answer's last byte
 
 
+class KeyStatus(msgspec.Struct, frozen=True):
+    inflight: int  # requests that hold it
+    state: str  # active; cooling: refused for lack of quota; resting: not accepted
+    used_percent: float  # of its quota, as the upstream tells where there are several keys
+    cooling_s: dict[str, float]  # how long still, by model
+
+
 class UpstreamStatus(msgspec.Struct, frozen=True):
     url: str
-    health: str  # ok; failing: half of its requests or more failed in the window; idle: there were none
+    # ok; failing: half of its requests or more failed in the window; idle: there were none; unhealthy: says a check.
+    health: str
     inflight: int
     traffic: Traffic
     outcomes: dict[str, int]  # since the start
-    keys: dict[str, int]  # requests that hold the key
+    keys: dict[str, KeyStatus]
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
@@ -47,6 +56,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     traffic: Traffic
     model: str | None = None
     key: str | None = None
+    state: str = "up"  # ejected: left out for its failures; unhealthy: its upstream is
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
@@ -82,43 +92,74 @@ class Reporter:
         self._clock, self._connections = clock, connections
         self._started_s = clock()
 
+    def members(self) -> Iterator[MemberState]:
+        """One record for each upstream of each pool: it is up if one of its members there is."""
+        now_s = self._clock()
+        for pool in self._snapshots.current.pools:
+            by_upstream: dict[str, list[Member]] = {}
+            for member in pool.members:
+                by_upstream.setdefault(member.upstream.name, []).append(member)
+            for name, members in by_upstream.items():
+                ejections = sum(member.live.ejections for member in members)
+                yield MemberState(pool.name, name, any(member.is_up(now_s) for member in members), ejections)
+
+    def pools(self) -> Iterator[PoolState]:
+        for pool in self._snapshots.current.pools:
+            yield PoolState(pool.name, pool.live.retries, pool.live.panics)
+
     def status(self, window_s: float, *, ready: bool, last_reload: dict[str, Any] | None) -> Status:
         """`window_s`: how far back to look; a proxy that runs for less time looks back to its start."""
-        snapshot, window = self._snapshots.current, self._recent.over(window_s)
+        snapshot, window, now_s = self._snapshots.current, self._recent.over(window_s), self._clock()
         return Status(
             version=__version__,
             ready=ready,
             generation=snapshot.generation,
-            uptime_s=round(self._clock() - self._started_s, 1),
+            uptime_s=round(now_s - self._started_s, 1),
             window_s=round(window.lasted_s, 1),
             connections=self._connections(),
             traffic=_traffic(window, window.whole),
             answered_here_per_s=round(window.rate(window.answered_here.requests), 2),
-            upstreams={name: _upstream(upstream, window) for name, upstream in snapshot.upstreams.items()},
-            pools={pool.name: _pool(pool, window) for pool in snapshot.pools},
+            upstreams={name: _upstream(upstream, window, now_s) for name, upstream in snapshot.upstreams.items()},
+            pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
         )
 
 
-def _upstream(upstream: Upstream, window: Window) -> UpstreamStatus:
+def _upstream(upstream: Upstream, window: Window, now_s: float) -> UpstreamStatus:
     live, counts = upstream.live, window.of_upstream(upstream.name)
     return UpstreamStatus(
         url=upstream.url,
-        health=_health(counts),
+        health=_health(upstream, counts),
         inflight=live.inflight,
         traffic=_traffic(window, counts),
         outcomes={outcome.value: count for outcome, count in live.outcomes.items() if count},
-        keys={key.name: key.live.inflight for key in upstream.keys},
+        keys={key.name: _key(key, now_s) for key in upstream.keys},
     )
 
 
-def _health(counts: Counts) -> str:
+def _key(key: Key, now_s: float) -> KeyStatus:
+    live = key.live
+    cooling = {model or "": round(until_s - now_s, 1) for model, until_s in live.account.cool_until_s.items()}
+    cooling = {model: left_s for model, left_s in cooling.items() if left_s > 0}
+    state = "resting" if live.resting else "cooling" if cooling else "active"
+    return KeyStatus(live.inflight, state, round(100 * live.used, 1), cooling)
+
+
+def _health(upstream: Upstream, counts: Counts) -> str:
+    if not upstream.live.health.healthy:
+        return "unhealthy"
     if not counts.requests:
         return "idle"
     return "failing" if counts.failures >= counts.requests * FAILING_SHARE else "ok"
 
 
-def _pool(pool: Pool, window: Window) -> PoolStatus:
+def _state(member: Member, now_s: float) -> str:
+    if member.live.outlier.is_out(now_s):
+        return "ejected"
+    return "up" if member.upstream.live.health.healthy else "unhealthy"
+
+
+def _pool(pool: Pool, window: Window, now_s: float) -> PoolStatus:
     weights = sum(member.weight for member in pool.members)
     members = [
         MemberStatus(
@@ -127,6 +168,7 @@ def _pool(pool: Pool, window: Window) -> PoolStatus:
             share_percent=round(100 * member.weight / weights, 1),
             traffic=_traffic(window, window.of_member(pool.name, member.upstream.name)),
             model=member.model,
+            state=_state(member, now_s),
             key=None if member.key is None else member.key.name,
         )
         for member in pool.members

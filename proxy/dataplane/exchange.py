@@ -22,7 +22,10 @@ from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhaust
 from proxy.model.outcome import Outcome, outcome_of
 from proxy.policy import quota
 from proxy.policy.retry import RESET, TIMEOUT
+from proxy.state.live import KeyLive
 from proxy.state.snapshot import Route
+
+QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 
 
 class Exchange(Sending):
@@ -72,6 +75,8 @@ class Exchange(Sending):
         request.first_byte_s = now_s
         if head.status > 400 and self._declined(head, now_s):
             return
+        if request.key is not None:
+            self._note_quota(request.key.live, head, now_s)
         self._relaying = body
         self._body = b""
         self._plan.settled()
@@ -89,9 +94,9 @@ class Exchange(Sending):
         key = request.key
         if status == 401 and key is not None:
             key.live.resting = "401"
-            if not self._try_again(401, Outcome.UPSTREAM_ERROR, f"401 for key {key.name}"):
+            if not self._try_again(401, Outcome.KEY_REFUSED, f"401 for key {key.name}"):
                 error = UpstreamCredentialsExhausted(f"Upstream {self._upstream.name} did not accept the proxy's key.")
-                self._refuse(error, Outcome.UPSTREAM_ERROR, f"401 for key {key.name}")
+                self._refuse(error, Outcome.KEY_REFUSED, f"401 for key {key.name}")
             return True
         wait_s = quota.wait_s(head.fields, self._tools.wall_clock()) if status == 429 else None
         if status == 429 and key is not None:
@@ -102,6 +107,14 @@ class Exchange(Sending):
             return False
         self._wait_for_quota(wait_s, now_s)
         return True
+
+    def _note_quota(self, key: KeyLive, head: AnswerHead, now_s: float) -> None:
+        """What the answer says of its key's quota: of several keys, the one with more left is used more."""
+        if key.account.refusals and head.status != 429:
+            key.account.answered(self._plan.model)
+        if len(self._upstream.keys) > 1 and now_s >= key.told_s + QUOTA_TOLD_EVERY_S:
+            key.told_s = now_s
+            key.used = quota.used_share(head.fields) or 0.0
 
     def pause(self) -> None:
         """The caller does not keep up: stop reading from the upstream."""
@@ -251,7 +264,7 @@ class Exchange(Sending):
         self._tools.watch.discard(self)
         now_s, request = self._tools.clock(), self._request
         self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes)
-        self._plan.tried(outcome, now_s)
+        self._plan.tried(outcome, request.sent_s or self._connect_began_s, now_s)
         self._plan.over()
         if self.upload is not None:
             self.upload.stop()

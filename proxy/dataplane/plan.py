@@ -182,15 +182,15 @@ class Plan:
         cost = estimated_work(len(self._body), member.live.load.output_bytes)
         return Lease(member.upstream.live, None if key is None else key.live, member.live.load, cost)
 
-    def tried(self, outcome: Outcome, now_s: float) -> None:
-        """A try has ended: does its member stay in service?"""
-        member, began_s = self._way.member, self._request.sent_s
+    def tried(self, outcome: Outcome, began_s: float, now_s: float) -> None:
+        """A try that began at `began_s` has ended: does its member stay in service?"""
+        member = self._way.member
         record = member.live.outlier
         if outcome is _OK:
             if record.failures:
                 record.succeeded(began_s)
-        elif outcome in FAILURES and self.pool.judge(member, began_s or now_s, now_s):
-            self.pool.live.ejections += 1
+        elif outcome in FAILURES and self.pool.judge(member, began_s, now_s):
+            member.live.ejections += 1
 
     def body_for(self, member: Member) -> bytes:
         """The body as this member is to get it."""

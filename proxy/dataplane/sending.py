@@ -179,7 +179,7 @@ class Sending(ABC):
     def _end_try(self, outcome: Outcome, reason: str, now_s: float) -> None:
         self._leave_connection()
         self._lease.finish(outcome, now_s)
-        self._plan.tried(outcome, now_s)
+        self._plan.tried(outcome, self._request.sent_s or self._connect_began_s, now_s)
         self._tools.account.tried(self._request, self._route, reason)
 
     def _leave_connection(self) -> None:

@@ -7,6 +7,7 @@ class Outcome(Enum):
     OK = "ok"  # the upstream's answer reached its end, whatever its status below 500 save 429
     CLIENT_GONE = "client_gone"  # the caller left or stopped reading: never counts against an upstream
     RATE_LIMITED = "rate_limited"  # the upstream answered 429
+    KEY_REFUSED = "key_refused"  # the upstream answered 401 to our key
     UPSTREAM_ERROR = "upstream_error"  # no connection, no valid answer, or a 5xx
     TIMEOUT = "timeout"  # no connection or no first byte in time
     STALLED = "stalled"  # an answer begun, then silent for longer than `timeouts.idle`

@@ -8,8 +8,8 @@ from proxy.model.quantities import Count, Duration, Name, Wait, shown
 from proxy.model.record import Record
 
 BALANCERS = ("least_work", "smooth_rr", "least_request", "peak_ewma", "prefix_hash")
-RETRIED: tuple[Literal["connect", "reset", "timeout", 429, 502, 503, 504], ...]
-RETRIED = ("connect", "reset", "timeout", 429, 502, 503, 504)
+RETRIED: tuple[Literal["connect", "reset", "timeout", 429, 502, 503, 504, 529], ...]
+RETRIED = ("connect", "reset", "timeout", 429, 502, 503, 504, 529)
 
 
 class Member(Record):
@@ -49,7 +49,7 @@ def _condition(value: object) -> object:
     return value
 
 
-Condition = Annotated[Literal["connect", "reset", "timeout", 429, 502, 503, 504], BeforeValidator(_condition)]
+Condition = Annotated[Literal["connect", "reset", "timeout", 429, 502, 503, 504, 529], BeforeValidator(_condition)]
 
 
 class Retry(Record):

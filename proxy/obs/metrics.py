@@ -5,8 +5,9 @@ prometheus_client's labels and histograms cost microseconds each. What the slots
 when somebody scrapes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -52,6 +53,21 @@ class Series:
         self.codes[status] = self.codes.get(status, 0) + 1
 
 
+class MemberState(NamedTuple):
+    """One upstream in one pool."""
+
+    pool: str
+    upstream: str
+    up: bool  # neither ejected nor unhealthy
+    ejections: int
+
+
+class PoolState(NamedTuple):
+    name: str
+    retries: Mapping[str | int, int]  # by why the try before failed
+    panics: int
+
+
 class Metrics(Collector):
     """All counts of this process, and their rendering."""
 
@@ -62,6 +78,8 @@ class Metrics(Collector):
         self.inflight: Callable[[], Iterable[tuple[str, int]]] = tuple  # pairs of upstream name and open requests
         self.outcomes: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # upstream's name, outcome, how many
         self.connections: Callable[[], int] = int  # open connections of callers
+        self.members: Callable[[], Iterable[MemberState]] = tuple
+        self.pools: Callable[[], Iterable[PoolState]] = tuple
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -92,6 +110,7 @@ class Metrics(Collector):
         for name, outcome, count in self.outcomes():
             ended.add_metric([name, outcome], count)
         yield ended
+        yield from self._pools()
         yield GaugeMetricFamily("serinus_client_connections", "Open connections of callers", value=self.connections())
         yield GaugeMetricFamily(
             "serinus_config_generation", "Number of the configuration in force", value=self.generation
@@ -100,6 +119,21 @@ class Metrics(Collector):
         for result, count in self.reloads.items():
             reloads.add_metric([result], count)
         yield reloads
+
+    def _pools(self) -> Iterator[Metric]:
+        names = ["pool", "upstream"]
+        up = GaugeMetricFamily("serinus_upstream_healthy", "Is it in service?", labels=names)
+        ejections = CounterMetricFamily("serinus_upstream_ejections", "Left out for its failures", labels=names)
+        for member in self.members():
+            up.add_metric([member.pool, member.upstream], member.up)
+            ejections.add_metric([member.pool, member.upstream], member.ejections)
+        retries = CounterMetricFamily("serinus_retries", "Requests sent again elsewhere", labels=["pool", "reason"])
+        panics = CounterMetricFamily("serinus_pool_panics", "Picks among members all of whom were out", labels=["pool"])
+        for pool in self.pools():
+            for reason, count in pool.retries.items():
+                retries.add_metric([pool.name, str(reason)], count)
+            panics.add_metric([pool.name], pool.panics)
+        yield from (up, ejections, retries, panics)
 
     def _traffic(self) -> Iterator[Metric]:
         names = ["route", "pool", "upstream", "arm"]

@@ -46,13 +46,14 @@ class AccountLive:
 class KeyLive:
     """One key of one upstream."""
 
-    __slots__ = ("account", "inflight", "name", "resting", "used")
+    __slots__ = ("account", "inflight", "name", "resting", "told_s", "used")
 
     def __init__(self, name: str, account: AccountLive) -> None:
         self.name = name
         self.account = account
         self.inflight = 0  # requests that hold it, from pick to last byte
         self.used = 0.0  # the share of its quota, as the upstream last told it
+        self.told_s = 0.0
         self.resting = ""  # why it is not used until a probe has spoken
 
     def is_usable(self, model: str | None, now_s: float) -> bool:
@@ -81,24 +82,24 @@ class UpstreamLive:
 class MemberLive:
     """One member of one pool: what its balancer knows of it, and how it fares."""
 
-    __slots__ = ("load", "outlier")
+    __slots__ = ("ejections", "load", "outlier")
 
     def __init__(self, load: Load) -> None:
         self.load = load
         self.outlier = outlier.Record()
+        self.ejections = 0
 
 
 class PoolLive:
     """One pool, its members by what tells them apart."""
 
-    __slots__ = ("budget", "ejections", "members", "name", "panics", "requests", "retries")
+    __slots__ = ("budget", "members", "name", "panics", "requests", "retries")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.requests = 0  # under way
         self.budget = Budget()
         self.retries: dict[Failure, int] = {}  # tries that failed and were followed by another, by why
-        self.ejections = 0
         self.panics = 0  # picks among members all of whom were out
         self.members: dict[str, MemberLive] = {}
 

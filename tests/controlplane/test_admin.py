@@ -126,6 +126,7 @@ async def test_metrics_come_in_the_format_that_is_asked_for(start):
     assert answer.text.endswith("# EOF\n")
 
 
+KEY = {"inflight": 0, "state": "active", "used_percent": 0.0, "cooling_s": {}}
 QUIET = {"requests_per_s": 0.0, "failed_percent": 0.0, "first_byte_ms": None, "duration_ms": None}
 
 
@@ -136,8 +137,16 @@ async def test_status_before_anything_happened(start):
     assert status.pop("version")
     assert status.pop("uptime_s") >= 4
     assert status.pop("window_s") >= 4
-    upstream = {"url": UP, "health": "idle", "inflight": 0, "traffic": QUIET, "outcomes": {}, "keys": {"main": 0}}
-    member = {"upstream": "up0", "weight": 1, "share_percent": 100.0, "traffic": QUIET, "model": None, "key": None}
+    upstream = {"url": UP, "health": "idle", "inflight": 0, "traffic": QUIET, "outcomes": {}, "keys": {"main": KEY}}
+    member = {
+        "upstream": "up0",
+        "weight": 1,
+        "share_percent": 100.0,
+        "traffic": QUIET,
+        "model": None,
+        "key": None,
+        "state": "up",
+    }
     assert status == {
         "ready": True,
         "generation": 1,

@@ -133,23 +133,30 @@ async def proxy(upstream_port: int, *, fast_lane: bool = True, core: int | None 
         path = Path(folder) / "bench.yaml"
         lane = "" if fast_lane else "fast_lane: false\n"
         path.write_text(CONFIG.format(folder=folder, port=upstream_port, key=CLIENT_KEY, lane=lane))
-        command = (sys.executable, "-m", "proxy", "serve", "--config", str(path))
-        command = command if core is None else (*pinned(core), *command)
-        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-        assert process.stderr is not None
-        try:
-            async for line in process.stderr:
-                if b'"serving"' in line:
-                    ports = [int(number) for number in re.findall(rb'\["?127.0.0.1"?,(\d+)\]', line)]
-                    break
-            else:
-                sys.exit("the proxy did not start")
-            admin_port = int(re.search(rb'"admin":\["127.0.0.1",(\d+)\]', line)[1])  # type: ignore[index]
-            yield Proxy(process, next(port for port in ports if port != admin_port), admin_port)
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+        async with serving(path, core=core) as running:
+            yield running
+
+
+@asynccontextmanager
+async def serving(path: Path, *, core: int | None = None) -> AsyncIterator[Proxy]:
+    """Start the proxy with this configuration, whose listeners are on 127.0.0.1, one public and one for admin."""
+    command = (sys.executable, "-m", "proxy", "serve", "--config", str(path))
+    command = command if core is None else (*pinned(core), *command)
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        async for line in process.stderr:
+            if b'"serving"' in line:
+                ports = [int(number) for number in re.findall(rb'\["?127.0.0.1"?,(\d+)\]', line)]
+                break
+        else:
+            sys.exit("the proxy did not start")
+        admin_port = int(re.search(rb'"admin":\["127.0.0.1",(\d+)\]', line)[1])  # type: ignore[index]
+        yield Proxy(process, next(port for port in ports if port != admin_port), admin_port)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
 
 
 def verdict(name: str, figure: float, limit: float, unit: str) -> bool:

@@ -29,6 +29,8 @@ class Events:
 
     def feed(self, block: bytes) -> list[bytes]:
         """Raises EventTooLong."""
+        if not block:
+            return []
         if self._after_cr and block.startswith(b"\n"):  # the second half of an end
             block = block[1:]
         self._after_cr = block.endswith(b"\r")

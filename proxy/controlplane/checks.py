@@ -53,8 +53,28 @@ class Checks:
                 self._begin(name, self._check(session, name, upstream, live))
             for key in upstream.keys:
                 key_live = live.keys.get(key.name)
-                if key_live is not None and key_live.resting:
-                    self._look_at_key(session, f"{name}/{key.name}", upstream, key, key_live)
+                if key_live is not None and self._is_due(f"{name}/{key.name}", key_live, now_s):
+                    what = f"{name}/{key.name}"
+                    self._begin(what, self._check_key(session, what, upstream, key, key_live))
+
+    def _is_due(self, key: str, live: KeyLive, now_s: float) -> bool:
+        """Is it time to ask whether this key is accepted? One that rests is asked for soon, then ever more seldom."""
+        if not live.resting:
+            self._rests_s.pop(key, None)
+            if not live.doubted or now_s < self._due_s.get(key, 0.0):
+                return False
+            self._due_s[key] = now_s + KEY_CHECKED_LAST_S
+            return True
+        rest_s = self._rests_s.get(key)
+        if rest_s is None:
+            self._log.warning("key_refused", key=key, reason=live.resting)
+            rest_s, due = KEY_CHECKED_FIRST_S, False
+        elif due := now_s >= self._due_s[key]:
+            rest_s = min(2 * rest_s, KEY_CHECKED_LAST_S)
+        else:
+            return False
+        self._rests_s[key], self._due_s[key] = rest_s, now_s + rest_s
+        return due
 
     def _begin(self, what: str, work: Coroutine[None, None, None]) -> None:
         """Unless it is still under way since the last time."""
@@ -78,30 +98,19 @@ class Checks:
         elif state.failed(said):
             self._log.warning("upstream_unhealthy", upstream=name, reason=said)
 
-    def _look_at_key(
-        self, session: aiohttp.ClientSession, what: str, upstream: Upstream, key: UpstreamKey, live: KeyLive
-    ) -> None:
-        now_s = self._clock()
-        rest_s = self._rests_s.get(what)
-        if rest_s is None:
-            self._rests_s[what] = KEY_CHECKED_FIRST_S
-            self._due_s[what] = now_s + KEY_CHECKED_FIRST_S
-            self._log.warning("key_refused", key=what, reason=live.resting)
-        elif now_s >= self._due_s[what]:
-            self._rests_s[what] = min(2 * rest_s, KEY_CHECKED_LAST_S)
-            self._due_s[what] = now_s + self._rests_s[what]
-            self._begin(what, self._check_key(session, what, upstream, key, live))
-
     async def _check_key(
         self, session: aiohttp.ClientSession, what: str, upstream: Upstream, key: UpstreamKey, live: KeyLive
     ) -> None:
         status, said = await self._ask(session, upstream, key, "/models", KEY_CHECK_TIMEOUT_S)
-        if status is None or status in REFUSED or status >= 500:
+        doubted, live.doubted = live.doubted, False
+        if not live.resting:
+            if doubted and status == 401:
+                live.resting = said
+        elif status is None or status in REFUSED or status >= 500:
             self._log.info("key_still_refused", key=what, reason=said)
-            return
-        live.resting = ""
-        self._rests_s.pop(what, None)
-        self._log.info("key_accepted", key=what)
+        else:
+            live.resting = ""
+            self._log.info("key_accepted", key=what)
 
     @staticmethod
     async def _ask(

@@ -92,6 +92,8 @@ class Exchange(Sending):
         """Does the upstream say that it has not done it, and is that dealt with without its answer?"""
         request, status = self._request, head.status
         key = request.key
+        if status == 403 and key is not None:
+            key.live.doubted = True
         if status == 401 and key is not None:
             key.live.resting = "401"
             if not self._try_again(401, Outcome.KEY_REFUSED, f"401 for key {key.name}"):
@@ -264,7 +266,7 @@ class Exchange(Sending):
         self._tools.watch.discard(self)
         now_s, request = self._tools.clock(), self._request
         self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes)
-        self._plan.tried(outcome, request.sent_s or self._connect_began_s, now_s)
+        self._judge(outcome, reason, now_s)
         self._plan.over()
         if self.upload is not None:
             self.upload.stop()

@@ -84,6 +84,8 @@ def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_
     # An upstream's own request id is what its support asks for, so it stays; ours then goes by another name.
     id_name = b"x-serinus-request-id" if b"x-request-id" in seen else b"x-request-id"
     parts.append(b"\r\n%b: %b\r\nx-serinus-upstream: %b" % (id_name, request.request_id, upstream.name.encode()))
+    if request.tries > 1:
+        parts.append(b"\r\nx-serinus-attempts: %d" % request.tries)
     if head.status == 101:
         parts.append(b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
     else:

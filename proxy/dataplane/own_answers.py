@@ -36,6 +36,7 @@ def render(
     anthropic: bool = False,
     request_id: bytes = b"",
     upstream: str = "",
+    tries: int = 0,
     cors: bytes = b"",
     close: bool,
     head_only: bool = False,
@@ -51,6 +52,8 @@ def render(
         lines.append(b"x-request-id: %b" % request_id)
     if upstream:
         lines.append(b"x-serinus-upstream: %b" % upstream.encode())
+    if tries > 1:
+        lines.append(b"x-serinus-attempts: %d" % tries)
     if error.status in (429, 503):
         lines.append(b"retry-after: %d" % (error.retry_after_s or RETRY_AFTER_S))
     if close:
@@ -65,6 +68,7 @@ def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
         anthropic=speaks_anthropic(request.head.target, request.head.fields.passed),
         request_id=request.request_id,
         upstream="" if request.member is None else request.member.upstream.name,
+        tries=request.tries,
         cors=request.head.cors,
         close=close,
         head_only=request.head.method == b"HEAD",

@@ -1,10 +1,11 @@
 """Where a request may go: one way after another, until an upstream answers or nobody is left to ask."""
 
 import math
+from contextlib import suppress
 from typing import NamedTuple
 
 from proxy.dataplane.request import Request
-from proxy.model.errors import NobodyLeft, ProxyError, UpstreamCredentialsExhausted, UpstreamRateLimited
+from proxy.model.errors import BadRequest, NobodyLeft, ProxyError, UpstreamCredentialsExhausted, UpstreamRateLimited
 from proxy.model.outcome import Outcome
 from proxy.policy.load import estimated_work
 from proxy.policy.model_field import ModelField, find_model
@@ -170,7 +171,8 @@ class Plan:
         """The model that is asked for, where it can be known."""
         if self._model is None and self._body:
             types = [value for name, value in self._request.head.fields.passed if name.lower() == b"content-type"]
-            self._model = find_model(self._body, types[0] if types else b"")
+            with suppress(BadRequest):  # it was sent on all the same, since nothing hung on its model
+                self._model = find_model(self._body, types[0] if types else b"")
         return self._request.head.named if self._model is None else self._model.value
 
     def begin(self, way: Way) -> Lease:
@@ -182,8 +184,8 @@ class Plan:
         cost = estimated_work(len(self._body), member.live.load.output_bytes)
         return Lease(member.upstream.live, None if key is None else key.live, member.live.load, cost)
 
-    def tried(self, outcome: Outcome, began_s: float, now_s: float) -> None:
-        """A try that began at `began_s` has ended: does its member stay in service?"""
+    def tried(self, outcome: Outcome, began_s: float, now_s: float) -> bool:
+        """A try that began at `began_s` has ended. True if its member is left out for a while from now on."""
         member = self._way.member
         record = member.live.outlier
         if outcome is _OK:
@@ -191,6 +193,8 @@ class Plan:
                 record.succeeded(began_s)
         elif outcome in FAILURES and self.pool.judge(member, began_s, now_s):
             member.live.ejections += 1
+            return True
+        return False
 
     def body_for(self, member: Member) -> bytes:
         """The body as this member is to get it."""

@@ -179,8 +179,16 @@ class Sending(ABC):
     def _end_try(self, outcome: Outcome, reason: str, now_s: float) -> None:
         self._leave_connection()
         self._lease.finish(outcome, now_s)
-        self._plan.tried(outcome, self._request.sent_s or self._connect_began_s, now_s)
+        self._judge(outcome, reason, now_s)
         self._tools.account.tried(self._request, self._route, reason)
+
+    def _judge(self, outcome: Outcome, reason: str, now_s: float) -> None:
+        """Does what became of this try speak against its upstream?"""
+        if self._plan.tried(outcome, self._request.sent_s or self._connect_began_s, now_s):
+            pool, upstream = self._plan.pool.name, self._upstream.name
+            self._tools.log.warning(
+                "upstream_ejected", pool=pool, upstream=upstream, last_failure=reason or outcome.value
+            )
 
     def _leave_connection(self) -> None:
         """Done with it: kept for others, if a whole answer came and nothing behind it."""

@@ -40,7 +40,15 @@ class DataPlane:
         account = Account(snapshots, clock, access_log)
         self.callers = Callers(limits, self.watch, account, clock, log)
         tools = Tools(
-            clock, self._pools, self.watch, account, Makers(clock), limits.stall_timeout_s, wall_clock, _share(dice)
+            clock,
+            self._pools,
+            self.watch,
+            account,
+            Makers(clock),
+            stall_timeout_s=limits.stall_timeout_s,
+            wall_clock=wall_clock,
+            dice=lambda: dice(32) / 2**32,
+            log=log,
         )
         handler = Handler(snapshots, tools, clock, dice, id_prefix)
         self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
@@ -99,8 +107,3 @@ class DataPlane:
         self._pools.close()
         self.watch.stop()
         await self._tasks.close()
-
-
-def _share(dice: Callable[[int], int]) -> Callable[[], float]:
-    """From bits, a number from 0 up to 1."""
-    return lambda: dice(32) / 2**32

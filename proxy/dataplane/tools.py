@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from proxy.dataplane.account import Account
 from proxy.dataplane.deadlines import Watch
 from proxy.dataplane.upstream import ConnectionPools
+from proxy.obs.log import Log
 from proxy.state.makers import Makers
 
 
@@ -19,3 +20,4 @@ class Tools:
     stall_timeout_s: float
     wall_clock: Callable[[], float]  # Unix time
     dice: Callable[[], float]  # from 0 up to 1
+    log: Log

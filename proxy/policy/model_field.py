@@ -73,6 +73,8 @@ _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 
 def _in_json(body: bytes) -> ModelField | None:
     try:
+        if not body.isascii():
+            body.decode()  # msgspec skips over what is no UTF-8 where nobody asks for it
         peek = _PEEK.decode(body)  # also proves that all of the body is one valid JSON object
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The body must be one valid JSON object, for its model decides where it goes.") from None

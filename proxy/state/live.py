@@ -46,7 +46,7 @@ class AccountLive:
 class KeyLive:
     """One key of one upstream."""
 
-    __slots__ = ("account", "inflight", "name", "resting", "told_s", "used")
+    __slots__ = ("account", "doubted", "inflight", "name", "resting", "told_s", "used")
 
     def __init__(self, name: str, account: AccountLive) -> None:
         self.name = name
@@ -54,7 +54,8 @@ class KeyLive:
         self.inflight = 0  # requests that hold it, from pick to last byte
         self.used = 0.0  # the share of its quota, as the upstream last told it
         self.told_s = 0.0
-        self.resting = ""  # why it is not used until a probe has spoken
+        self.resting = ""  # why it is not used until a check has spoken
+        self.doubted = False  # a 403 came, which may be the caller's doing: a check is to tell, and it serves meanwhile
 
     def is_usable(self, model: str | None, now_s: float) -> bool:
         return not self.resting and not self.account.is_cooling(model, now_s)

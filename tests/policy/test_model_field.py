@@ -201,3 +201,9 @@ def test_part_that_cannot_be_known_is_refused(name):
     kind, body = REFUSED_FORMS[name]
     with pytest.raises(BadRequest):
         find_model(body, kind)
+
+
+def test_a_key_that_is_no_text_is_refused() -> None:
+    with pytest.raises(BadRequest):
+        find_model(b'{"\x80odel":"m"}', b"application/json")
+    assert find_model('{"model":"m","text":"ä"}'.encode(), b"application/json").value == "m"

@@ -119,7 +119,11 @@ class Handler:
         elif head.hands_out or (head.may_store and b'"store"' in body):
             kind, request.looked_into = Creation, True
         plan = Plan(request, route, body, model, only_way)
-        way = plan.first(request.ready_s)
+        try:
+            way = plan.first(request.ready_s)
+        except Exception:
+            plan.over()
+            raise
         exchange = kind(self._tools, caller, request, route, plan)
         try:
             exchange.start(way, more=more)

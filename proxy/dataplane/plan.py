@@ -1,7 +1,6 @@
 """Where a request may go: one way after another, until an upstream answers or nobody is left to ask."""
 
 import math
-from contextlib import suppress
 from typing import NamedTuple
 
 from proxy.dataplane.request import Request
@@ -27,7 +26,19 @@ class Way(NamedTuple):
 class Plan:
     """The ways of one request. What has failed it is not asked again."""
 
-    __slots__ = ("_body", "_bound", "_model", "_on_retry", "_request", "_spent", "_way", "pool", "tries")
+    __slots__ = (
+        "_body",
+        "_bound",
+        "_looked",
+        "_model",
+        "_named",
+        "_on_retry",
+        "_request",
+        "_spent",
+        "_way",
+        "pool",
+        "tries",
+    )
 
     def __init__(
         self, request: Request, route: Route, body: bytes, model: ModelField | None, bound: Way | None
@@ -35,7 +46,8 @@ class Plan:
         """`bound`: the only way that there is, back to who made what the request speaks of."""
         self._request, self._body, self._model, self._bound = request, body, model, bound
         self._spent: tuple[object, ...] = ()  # members and keys
-        self._on_retry = False
+        self._on_retry = self._looked = False
+        self._named: str | None = None
         self.tries = 0  # in this pool
         self._enter(route.pool)
 
@@ -43,7 +55,6 @@ class Plan:
         """Raises NobodyLeft, UpstreamRateLimited or UpstreamCredentialsExhausted."""
         way = self._bound or self._pick(now_s) or self._fall_back(now_s) or self._pick_anyway(now_s)
         if way is None:
-            self.over()
             raise self._nobody(now_s)
         return way
 
@@ -168,12 +179,23 @@ class Plan:
 
     @property
     def model(self) -> str | None:
-        """The model that is asked for, where it can be known."""
-        if self._model is None and self._body:
-            types = [value for name, value in self._request.head.fields.passed if name.lower() == b"content-type"]
-            with suppress(BadRequest):  # it was sent on all the same, since nothing hung on its model
-                self._model = find_model(self._body, types[0] if types else b"")
-        return self._request.head.named if self._model is None else self._model.value
+        """The model that is asked for, where it can be known; quotas are kept by it."""
+        if not self._looked:
+            self._looked, self._named = True, self._find_model()
+        return self._named
+
+    def _find_model(self) -> str | None:
+        named = self._request.head.named
+        if self._model is not None:
+            return self._model.value
+        if named is not None or not self._body:
+            return named
+        types = [value for name, value in self._request.head.fields.passed if name.lower() == b"content-type"]
+        try:
+            found = find_model(self._body, types[0] if types else b"")
+        except BadRequest:  # for the upstream to judge, since nothing here hangs on its model
+            return None
+        return None if found is None else found.value
 
     def begin(self, way: Way) -> Lease:
         """A try begins."""

@@ -104,6 +104,10 @@ class Serinus:
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
 
+    async def stop_checking(self) -> None:
+        """No more active checks."""
+        await self._tasks.close()
+
     def _applied(self, settings: Settings) -> None:
         self.checks.settings = settings
 
@@ -121,7 +125,7 @@ class Serinus:
 
     async def close(self) -> None:
         cut = self.data_plane.busy
-        await self._tasks.close()
+        await self.stop_checking()
         await self.data_plane.close()
         await self.admin.close()
         if isinstance(self._access, AccessLines):

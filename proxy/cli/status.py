@@ -11,7 +11,7 @@ from rich.text import Text
 
 from proxy.cli.admin_api import AdminApi, AdminUnavailable, with_admin
 from proxy.cli.parameters import Duration
-from proxy.cli.status_view import Trends, headline, pools_table, reload_line, upstreams_table
+from proxy.cli.status_view import Trends, headline, keys_table, pools_table, reload_line, upstreams_table
 from proxy.controlplane.status import Status
 
 
@@ -82,10 +82,13 @@ def _look(api: AdminApi, window_s: float, trends: Trends) -> RenderableType:
 
 
 def view(found: Status, trends: Trends | None = None) -> Group:
-    """All of it: a headline, the upstreams, the pools."""
+    """All of it: a headline, the upstreams, the pools, the keys."""
     if trends is not None:
         trends.look(found)
     parts: list[RenderableType] = [headline(found)]
     if (reloaded := reload_line(found)) is not None:
         parts.append(reloaded)
-    return Group(*parts, "", upstreams_table(found, trends), "", pools_table(found))
+    parts += ["", upstreams_table(found, trends), "", pools_table(found)]
+    if (keys := keys_table(found)) is not None:
+        parts += ["", keys]
+    return Group(*parts)

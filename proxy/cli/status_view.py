@@ -9,6 +9,7 @@ from rich.text import Text
 from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic
 
 COLOURS = {"ok": "green", "failing": "bold red", "idle": "dim", "unhealthy": "bold red", "ejected": "bold red"}
+COLOURS |= {"active": "green", "cooling": "yellow", "resting": "bold red"}
 FIRST_BYTE = "first byte ms\np50 / p95 / p99"
 TREND_LOOKS = 24
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -91,6 +92,17 @@ def pools_table(status: Status, trends: Trends | None = None) -> Table:
             ]
             table.add_row(*row, *([] if trends is None else [Text(trends.line(member.upstream), "cyan")]))
     return table
+
+
+def keys_table(status: Status) -> Table | None:
+    """Each upstream's keys; None where there are none."""
+    table = _table("key", "state", "in\nflight", "quota\nused", "rests, s")
+    for name, upstream in status.upstreams.items():
+        for key_name, key in upstream.keys.items():
+            rests = ", ".join(f"{model or 'any model'} {left_s:.0f}" for model, left_s in key.cooling_s.items())
+            used = f"{key.used_percent:.0f} %" if key.used_percent else "-"
+            table.add_row(f"{name}/{key_name}", _coloured(key.state), str(key.inflight), used, Text(rests or "-"))
+    return table if table.row_count else None
 
 
 def _member_name(member: MemberStatus) -> str:

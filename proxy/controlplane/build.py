@@ -102,7 +102,7 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
         Key(
             key.name,
             _line(auth.header, auth.prefix + key.value.reveal()),
-            live.key(key.name, registry.account(key.account or f"{name}/{key.name}")),
+            live.key(key.name, registry.account(key.account or f"{name}/{key.name}"), key.value.fingerprint),
         )
         for key in upstream.keys
     )

@@ -17,7 +17,8 @@ from proxy.state.live import KeyLive, Registry, UpstreamLive
 
 LOOK_S = 0.5
 KEY_CHECK_TIMEOUT_S = 10.0
-KEY_CHECKED_FIRST_S, KEY_CHECKED_LAST_S = 1.0, 60.0  # how long a refused key rests at first, and at most
+KEY_CHECKED_FIRST_S, KEY_CHECKED_LAST_S = 1.0, 60.0  # between the first two checks of a key that rests, and at most
+KEY_DOUBTED_EVERY_S = 10.0  # callers can bring a key into doubt, and each check is a call to its provider
 REFUSED = (401, 403)
 
 
@@ -59,22 +60,17 @@ class Checks:
 
     def _is_due(self, key: str, live: KeyLive, now_s: float) -> bool:
         """Is it time to ask whether this key is accepted? One that rests is asked for soon, then ever more seldom."""
-        if not live.resting:
-            self._rests_s.pop(key, None)
-            if not live.doubted or now_s < self._due_s.get(key, 0.0):
-                return False
-            self._due_s[key] = now_s + KEY_CHECKED_LAST_S
-            return True
-        rest_s = self._rests_s.get(key)
-        if rest_s is None:
-            self._log.warning("key_refused", key=key, reason=live.resting)
-            rest_s, due = KEY_CHECKED_FIRST_S, False
-        elif due := now_s >= self._due_s[key]:
-            rest_s = min(2 * rest_s, KEY_CHECKED_LAST_S)
-        else:
+        due_s = self._due_s.get(key, 0.0)
+        if not (live.resting or live.doubted) or now_s < due_s:
             return False
-        self._rests_s[key], self._due_s[key] = rest_s, now_s + rest_s
-        return due
+        if live.resting:
+            lately = now_s < due_s + KEY_CHECKED_LAST_S
+            rest_s = min(2 * self._rests_s.get(key, 0.0), KEY_CHECKED_LAST_S) if lately else 0.0
+            self._rests_s[key] = rest_s = rest_s or KEY_CHECKED_FIRST_S
+        else:
+            rest_s = KEY_DOUBTED_EVERY_S
+        self._due_s[key] = now_s + rest_s
+        return True
 
     def _begin(self, what: str, work: Coroutine[None, None, None]) -> None:
         """Unless it is still under way since the last time."""
@@ -106,6 +102,7 @@ class Checks:
         if not live.resting:
             if doubted and status == 401:
                 live.resting = said
+                self._log.warning("key_refused", key=what, reason=said)
         elif status is None or status in REFUSED or status >= 500:
             self._log.info("key_still_refused", key=what, reason=said)
         else:

@@ -3,7 +3,7 @@
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.framing import AnswerReader
-from proxy.dataplane.plan import Way
+from proxy.dataplane.ways import Way
 from proxy.model.errors import BadAnswer
 from proxy.policy.stateful import LOOKED_AT_BYTES, ids_in_answer
 from proxy.state.makers import Maker

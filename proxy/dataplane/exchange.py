@@ -95,7 +95,7 @@ class Exchange(Sending):
         if status == 403 and key is not None:
             key.live.doubted = True
         if status == 401 and key is not None:
-            key.live.resting = "401"
+            self._upstream.refused(key)
             if not self._try_again(401, Outcome.KEY_REFUSED, f"401 for key {key.name}"):
                 error = UpstreamCredentialsExhausted(f"Upstream {self._upstream.name} did not accept the proxy's key.")
                 self._refuse(error, Outcome.KEY_REFUSED, f"401 for key {key.name}")
@@ -105,7 +105,7 @@ class Exchange(Sending):
             key.live.account.refused(self._plan.model, wait_s, now_s, self._tools.dice)
         if self._try_again(status, outcome_of(status), f"status {status}"):
             return True
-        if wait_s is None or not self._plan.may_wait(wait_s, now_s, self._total_deadline_s) or self.upload is not None:
+        if wait_s is None or self.upload is not None or not self._plan.waits(wait_s, now_s, self._total_deadline_s):
             return False
         self._wait_for_quota(wait_s, now_s)
         return True
@@ -190,7 +190,8 @@ class Exchange(Sending):
         if self._waiting is not None:
             self._waited(self._waiting, now_s)
         elif now_s >= self._total_deadline_s:
-            self._too_late(Outcome.TIMEOUT, "longer than timeouts.total")
+            callers = self._stalled_bytes is not None or self._uploading  # it is they who took so long
+            self._too_late(Outcome.CLIENT_GONE if callers else Outcome.TIMEOUT, "longer than timeouts.total")
         elif self._stalled_bytes is not None:
             self._look_at_stalled_caller(self._stalled_bytes, now_s)
         elif self.upload is not None and self.upload.open and not self.upload.waits_for_upstream:

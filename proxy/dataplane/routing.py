@@ -1,13 +1,15 @@
 """Which route a request takes, and which of its pool's members with which key: by path, model, and who made what."""
 
-from proxy.dataplane.plan import Way
+from collections.abc import Iterator
+
 from proxy.dataplane.request import Head, Request
+from proxy.dataplane.ways import Way
 from proxy.model.errors import BadRequest, BodyTooLarge, ModelForbidden, ModelNotFound, RouteNotFound
 from proxy.policy.model_field import ModelField, find_model, is_readable, names_others
 from proxy.policy.named_models import check_unambiguous, models_in_path, models_in_query
 from proxy.policy.stateful import ids_in_body
 from proxy.state.makers import Maker, Makers
-from proxy.state.snapshot import Client, Route
+from proxy.state.snapshot import Client, Member, Pool, Route
 
 QUOTED_CHARACTERS = 100
 MODEL_WANTED = (
@@ -91,7 +93,7 @@ def choose(request: Request, makers: Makers, body: bytes, model: ModelField | No
     if not head.ids:
         return route, None
     first = route.pool.first
-    return route, Way(first, first.key or first.upstream.next_key())
+    return route, Way(route.pool, first, first.key or first.upstream.next_key())
 
 
 def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tuple[Route, Way] | None:
@@ -99,11 +101,20 @@ def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tu
     for route in routes:
         if model is not None and not route.serves(model.value):
             continue
-        for member in route.pool.members:
+        for pool, member in _members_of(route.pool):
             if member.upstream.name == maker.upstream and (member.key is None or member.key.name == maker.key):
                 key = next((key for key in member.upstream.keys if key.name == maker.key), None)
-                return route, Way(member, key or member.upstream.next_key())
+                return route, Way(pool, member, key or member.upstream.next_key())
     return None
+
+
+def _members_of(pool: Pool) -> Iterator[tuple[Pool, Member]]:
+    """Its own, and those of the pools that it falls back on."""
+    following: Pool | None = pool
+    while following is not None:
+        for member in following.members:
+            yield following, member
+        following = following.fallback
 
 
 def _match(request: Request, model: str | None) -> Route:

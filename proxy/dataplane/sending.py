@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.framing import AnswerReader
 from proxy.dataplane.heads import request_head
-from proxy.dataplane.plan import Plan, Way
+from proxy.dataplane.plan import Plan
 from proxy.dataplane.request import Request
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.upload import Upload
 from proxy.dataplane.upstream import ConnectionPool, UpstreamConnection
+from proxy.dataplane.ways import Way
 from proxy.model.errors import NobodyLeft, ProxyError, UpstreamTimeout
 from proxy.model.outcome import Outcome
 from proxy.policy.retry import CONNECT, Failure
@@ -44,6 +45,7 @@ class Sending(ABC):
         "_total_deadline_s",
         "_upstream",
         "_waiting",
+        "_way",
         "deadline_s",
         "ended",
         "upload",
@@ -52,6 +54,7 @@ class Sending(ABC):
     _pool: ConnectionPool
     _reader: AnswerReader
     _upstream: Upstream
+    _way: Way
 
     def __init__(self, tools: Tools, caller: Caller, request: Request, route: Route, plan: Plan) -> None:
         self._tools, self._caller, self._request, self._route, self._plan = tools, caller, request, route, plan
@@ -76,8 +79,9 @@ class Sending(ABC):
 
     def _begin(self, way: Way) -> None:
         """Begin a try."""
+        self._way = way
         request, member = self._request, way.member
-        request.member, request.key = way
+        request.member, request.key = way.member, way.key
         request.sent_s = request.first_byte_s = request.connecting_s = 0.0
         upstream = self._upstream = member.upstream
         head = request.head
@@ -185,17 +189,17 @@ class Sending(ABC):
     def _judge(self, outcome: Outcome, reason: str, now_s: float) -> None:
         """Does what became of this try speak against its upstream?"""
         if self._plan.tried(outcome, self._request.sent_s or self._connect_began_s, now_s):
-            pool, upstream = self._plan.pool.name, self._upstream.name
+            pool, upstream = self._way.pool.name, self._upstream.name
             self._tools.log.warning(
                 "upstream_ejected", pool=pool, upstream=upstream, last_failure=reason or outcome.value
             )
 
     def _leave_connection(self) -> None:
-        """Done with it: kept for others, if a whole answer came and nothing behind it."""
+        """Done with it: kept for others, if all was sent, and a whole answer came and nothing behind it."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._reader.clean:
+        if self._reader.clean and not connection.transport.get_write_buffer_size():
             self._pool.give(connection)
         else:
             connection.abort()
@@ -203,7 +207,7 @@ class Sending(ABC):
     def _wait_for_quota(self, wait_s: float, now_s: float) -> None:
         """The upstream said when it takes calls again, and that is soon: take the same way then."""
         self._leave_connection()
-        self._waiting = Way(self._request.member, self._request.key)  # type: ignore[arg-type]
+        self._waiting = self._way
         self.deadline_s = now_s + wait_s
 
     def _waited(self, way: Way, now_s: float) -> None:

@@ -10,6 +10,8 @@ from proxy.policy.checks import Health
 from proxy.policy.load import Load
 from proxy.policy.retry import Budget, Failure, cooling_s
 
+MOST_MODELS = 64
+
 
 class AccountLive:
     """A provider's account, which all its keys draw on: what it was refused for lack of quota, by model."""
@@ -20,7 +22,10 @@ class AccountLive:
         self.cool_until_s: dict[str | None, float] = {}  # None: of requests whose model is not known
         self.refusals: dict[str | None, int] = {}  # in a row
 
-    def cool(self, model: str | None, until_s: float) -> None:
+    def cool(self, model: str | None, until_s: float, now_s: float) -> None:
+        if len(self.cool_until_s) >= MOST_MODELS:  # callers choose the names
+            self.cool_until_s = {each: over_s for each, over_s in self.cool_until_s.items() if over_s > now_s}
+            self.refusals.clear()
         self.cool_until_s[model] = max(until_s, self.cool_until_s.get(model, 0.0))
 
     def is_cooling(self, model: str | None, now_s: float) -> bool:
@@ -35,7 +40,7 @@ class AccountLive:
     def refused(self, model: str | None, wait_s: float | None, now_s: float, dice: Callable[[], float]) -> None:
         """A 429 came, with a word on how long to wait or without."""
         refusals = self.refusals[model] = self.refusals.get(model, 0) + 1
-        self.cool(model, now_s + (cooling_s(refusals, dice) if wait_s is None else wait_s))
+        self.cool(model, now_s + (cooling_s(refusals, dice) if wait_s is None else wait_s), now_s)
 
     def answered(self, model: str | None) -> None:
         """It was not refused."""
@@ -46,11 +51,12 @@ class AccountLive:
 class KeyLive:
     """One key of one upstream."""
 
-    __slots__ = ("account", "doubted", "inflight", "name", "resting", "told_s", "used")
+    __slots__ = ("account", "doubted", "fingerprint", "inflight", "name", "resting", "told_s", "used")
 
     def __init__(self, name: str, account: AccountLive) -> None:
         self.name = name
         self.account = account
+        self.fingerprint = ""
         self.inflight = 0  # requests that hold it, from pick to last byte
         self.used = 0.0  # the share of its quota, as the upstream last told it
         self.told_s = 0.0
@@ -73,9 +79,11 @@ class UpstreamLive:
         self.health = Health()  # as active checks see it
         self.keys: dict[str, KeyLive] = {}
 
-    def key(self, name: str, account: AccountLive) -> KeyLive:
-        """The live state of the key called `name`, begun when it is first asked for."""
+    def key(self, name: str, account: AccountLive, fingerprint: str = "") -> KeyLive:
+        """The live state of the key called `name`, begun when it is first asked for, and anew for another secret."""
         live = self.keys.get(name) or self.keys.setdefault(name, KeyLive(name, account))
+        if live.fingerprint != fingerprint:
+            live.fingerprint, live.resting, live.doubted, live.used = fingerprint, "", False, 0.0
         live.account = account
         return live
 

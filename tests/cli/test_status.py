@@ -41,9 +41,24 @@ async def test_status_shows_upstreams_and_pools(busy):
     assert "ready" in lines["Serinus"]
     assert lines["chat"][2:4] == ["50.0", "%"]
     assert lines["up0"][1:4] == ["1", "50", "/"]  # of the pools' table, which comes last
-    (up1,) = [line for line in shown.output.splitlines() if line.startswith("up1")]
+    (up1,) = [line for line in shown.output.splitlines() if line.startswith("up1 ")]
     assert "failing" in up1
     assert "100.0 %" in up1
+    assert lines["up1/main"][1] == "active"
+
+
+async def test_status_shows_which_keys_rest_and_for_how_long(busy):
+    upstreams = busy.serinus.registry.upstreams
+    upstreams["up0"].keys["main"].resting = "401"
+    upstreams["up1"].keys["main"].account.cool("gpt-[4.1]", busy.clock() + 90, busy.clock())
+    shown = await call("status", "--admin", busy.admin_url)
+    lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
+    assert lines["up0/main"][1] == "resting"
+    assert (lines["up1/main"][1], lines["up1/main"][-2], lines["up1/main"][-1] in ("89", "90")) == (
+        "cooling",
+        "gpt-[4.1]",
+        True,
+    )
 
 
 async def test_json_is_what_the_admin_api_says(busy):

@@ -74,6 +74,9 @@ class RunningProxy:
         for live in self.serinus.registry.upstreams.values():
             assert live.inflight == 0, f"{live.name}: a lease was left open"
             assert all(key.inflight == 0 for key in live.keys.values()), f"{live.name}: a key is still held"
+        for pool in self.serinus.registry.pools.values():
+            assert (pool.requests, pool.budget.under_way) == (0, 0), f"{pool.name}: a request or a retry is counted on"
+            assert not any(member.load.inflight for member in pool.members.values()), f"{pool.name}: load was left"
         assert not self.serinus.data_plane.callers.open
         assert not self.events.named("handler_failed"), self.events.named("handler_failed")
 
@@ -101,6 +104,7 @@ async def start_proxy(
     loaded = parse(config, environ, base=base)
     serinus = Serinus(path or Path("none.yaml"), lambda: environ, loaded, recording_log(events), clock)
     await serinus.start()
+    await serinus.stop_checking()  # upstreams are checked when a test says so
     return RunningProxy(serinus, clock, events)
 
 

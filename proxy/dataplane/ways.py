@@ -1,0 +1,129 @@
+"""Looking for a way: which member of a pool, and which of its keys, may take a request now."""
+
+import math
+from typing import NamedTuple
+
+from proxy.dataplane.request import Request
+from proxy.model.errors import BadRequest, NobodyLeft, ProxyError, UpstreamCredentialsExhausted, UpstreamRateLimited
+from proxy.policy.load import estimated_work
+from proxy.policy.model_field import ModelField, find_model
+from proxy.policy.prefix import prompt_prefix
+from proxy.policy.retry import Failure
+from proxy.state.snapshot import Key, Member, Pool, Upstream
+
+OF_THE_KEY = (401, 429)  # another key of the same upstream may do
+
+
+class Way(NamedTuple):
+    pool: Pool
+    member: Member
+    key: Key | None
+
+
+class Search:
+    """For one request. What has failed it is not found again."""
+
+    __slots__ = ("_body", "_held", "_looked", "_model", "_named", "_request", "_spent")
+
+    def __init__(self, request: Request, body: bytes, model: ModelField | None) -> None:
+        self._request, self._body, self._model = request, body, model
+        self._spent: tuple[object, ...] = ()  # members and keys
+        self._held: Upstream | None = None  # where the request already has a place
+        self._looked = False
+        self._named: str | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that is asked for, where it can be known; quotas are kept by it."""
+        if not self._looked:
+            self._looked, self._named = True, self._find_model()
+        return self._named
+
+    def _find_model(self) -> str | None:
+        named = self._request.head.named
+        if self._model is not None:
+            return self._model.value
+        if named is not None or not self._body:
+            return named
+        types = [value for name, value in self._request.head.fields.passed if name.lower() == b"content-type"]
+        try:
+            found = find_model(self._body, types[0] if types else b"")
+        except BadRequest:  # for the upstream to judge, since nothing here hangs on its model
+            return None
+        return None if found is None else found.value
+
+    def _spend(self, way: Way, failure: Failure) -> None:
+        of_the_key = failure in OF_THE_KEY and way.member.key is None and way.key is not None
+        self._spent += (way.key if of_the_key else way.member,)
+
+    def _find(self, pool: Pool, now_s: float) -> Way | None:
+        """Who is next of those that are well; None if there is nobody."""
+        if not self._spent and (way := self._next(pool, now_s)) is not None:
+            return way
+        usable = [index for index, member in enumerate(pool.members) if self._is_usable(member, now_s)]
+        return self._by(pool, self._turn(pool, now_s, usable), now_s) if usable else None
+
+    def _next(self, pool: Pool, now_s: float) -> Way | None:
+        """Who is next, if all is well with it, as it nearly always is; so nobody else is looked at."""
+        member = self._turn(pool, now_s, None)
+        upstream, live = member.upstream, member.upstream.live
+        if live.inflight >= upstream.max_connections or not (
+            member.live.outlier.out_until_s <= now_s and live.health.healthy
+        ):
+            return None
+        key = member.key or upstream.next_key()
+        if key is not None and (key.live.resting or key.live.account.cool_until_s):
+            return None
+        return Way(pool, member, key)
+
+    def _find_anyway(self, pool: Pool, now_s: float) -> Way | None:
+        """All are out: one of them may be well again, and to ask is better than to refuse."""
+        left = [index for index, member in enumerate(pool.members) if member.weight and self._has_way(member, now_s)]
+        if not left:
+            return None
+        pool.live.panics += 1
+        return self._by(pool, self._turn(pool, now_s, left), now_s)
+
+    def _turn(self, pool: Pool, now_s: float, usable: list[int] | None) -> Member:
+        prefix = prompt_prefix(self._body) if pool.by_prefix else b""
+        work = estimated_work(len(self._body), pool.members[0].live.load.output_bytes)
+        return pool.members[pool.balancer.pick(now_s, work, prefix, usable)]
+
+    def _is_usable(self, member: Member, now_s: float) -> bool:
+        return member.weight > 0 and member.is_up(now_s) and member not in self._spent and self._has_way(member, now_s)
+
+    def _has_way(self, member: Member, now_s: float) -> bool:
+        """Is there room, and a key that may be used?"""
+        upstream = member.upstream
+        if upstream.live.inflight - (self._held is upstream) >= upstream.max_connections:
+            return False
+        keys = _keys_of(member)
+        return not keys or any(self._may_use(key, now_s) for key in keys)
+
+    def _may_use(self, key: Key, now_s: float) -> bool:
+        live = key.live
+        if not live.resting and not live.account.cool_until_s and not self._spent:
+            return True
+        return key not in self._spent and live.is_usable(self.model, now_s)
+
+    def _by(self, pool: Pool, member: Member, now_s: float) -> Way:
+        """By a member that has a way."""
+        if member.key is not None or not member.upstream.keys:
+            return Way(pool, member, member.key)
+        usable = [key for key in member.upstream.keys if self._may_use(key, now_s)]
+        return Way(pool, member, member.upstream.next_key(usable))
+
+    def _nobody(self, pool: Pool, now_s: float) -> ProxyError:
+        """Why there is nobody to ask."""
+        keys = [key for member in pool.members for key in _keys_of(member)]
+        if keys and all(key.live.resting for key in keys):
+            return UpstreamCredentialsExhausted(f"No key of pool {pool.name} is accepted upstream.")
+        cool_s = [key.live.account.cool_until_s.get(self.model, 0.0) - now_s for key in keys if not key.live.resting]
+        if cool_s and min(cool_s) > 0:
+            said = f"Every key of pool {pool.name} has used up its quota for now."
+            return UpstreamRateLimited(said, retry_after_s=math.ceil(min(cool_s)))
+        return NobodyLeft(f"Nobody in pool {pool.name} can take the request now.")
+
+
+def _keys_of(member: Member) -> tuple[Key, ...]:
+    return member.upstream.keys if member.key is None else (member.key,)

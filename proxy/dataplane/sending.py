@@ -23,6 +23,7 @@ from proxy.state.lease import Lease
 from proxy.state.snapshot import Route, Upstream
 
 STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
+OUR_OWN = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL")  # no upstream's fault, and no other would mend it
 ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but written after it
 
 
@@ -114,7 +115,9 @@ class Sending(ABC):
         if self.ended:
             return
         name, outcome = self._upstream.name, _TIMEOUT if timed_out else _UPSTREAM_ERROR
-        if self._try_again(CONNECT, outcome, reason):
+        if reason in OUR_OWN:
+            outcome = Outcome.STOPPED
+        elif self._try_again(CONNECT, outcome, reason):
             return
         said = f"No connection to upstream {name}"
         self._refuse(UpstreamTimeout(f"{said} in time.") if timed_out else NobodyLeft(f"{said}."), outcome, reason)

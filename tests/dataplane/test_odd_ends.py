@@ -1,6 +1,7 @@
 """Exchanges that end at odd moments: none lives for ever, is done twice, or leaves something behind for the next."""
 
 import asyncio
+import errno
 
 import pytest
 
@@ -107,3 +108,19 @@ async def test_clients_key_in_a_form_that_is_not_asked_for_goes_no_further_eithe
     answer = await ask(running.port, b"GET /v1/models HTTP/1.1\r\nHost: a\r\n%b\r\n" % fields)
     assert answer.status == 200
     assert b"client-key" not in upstream.requests[0].raw_head
+
+
+async def test_connection_that_the_system_does_not_grant_speaks_against_no_upstream(proxy, monkeypatch):
+    async def refuse(*args, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    running = await proxy(config_for("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1", pool="balance: smooth_rr"))
+    caller = await RawCaller.connect(running.port)
+    monkeypatch.setattr(type(asyncio.get_running_loop()), "create_connection", refuse)
+    for _ in range(12):
+        await caller.send(post())
+        answer = await caller.answer()
+        assert (answer.status, answer.field(b"x-serinus-attempts")) == (503, None)
+    status = running.serinus.admin.status(60)
+    assert [member.state for member in status.pools["chat"].members] == ["up", "up"]
+    assert {line["reason"] for line in running.requests_logged} == {"EMFILE"}

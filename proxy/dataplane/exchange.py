@@ -94,7 +94,9 @@ class Exchange(Sending):
         key = request.key
         if status == 403 and key is not None:
             key.live.doubted = True
-        if status == 401 and key is not None:
+        if status == 401:
+            if key is None:  # it is the caller's own that was refused
+                return False
             self._upstream.refused(key)
             if not self._try_again(401, Outcome.KEY_REFUSED, f"401 for key {key.name}"):
                 error = UpstreamCredentialsExhausted(f"Upstream {self._upstream.name} did not accept the proxy's key.")

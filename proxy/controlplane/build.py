@@ -164,6 +164,7 @@ def _endpoint(name: str, upstream: s.Upstream, problems: list[Problem]) -> Endpo
         max_idle=upstream.keepalive.max_idle,
         idle_timeout_s=upstream.keepalive.idle_timeout_s,
         min_idle=upstream.keepalive.min_idle,
+        resolve_interval_s=_limit(upstream.resolve.interval_s),
     )
 
 

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Collection
 from typing import Protocol, cast
 
+from proxy.dataplane.addresses import Addresses
 from proxy.state.snapshot import Endpoint, Upstream
 from proxy.state.tasks import Tasks
 
@@ -38,7 +39,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     caller who takes nothing, before there is a moment to pause it.
     """
 
-    __slots__ = ("_pool", "_read_into", "exchange", "idle_since_s", "transport", "uses")
+    __slots__ = ("_pool", "_read_into", "address", "exchange", "idle_since_s", "transport", "uses")
 
     def __init__(self, pool: "ConnectionPool") -> None:
         self._pool = pool
@@ -50,6 +51,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        self.address = str((transport.get_extra_info("peername") or ("",))[0])
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._read_into
@@ -99,6 +101,7 @@ class ConnectionPool:
         self._endpoint, self._clock, self._tasks = endpoint, clock, tasks
         self.read_into = read_into
         self._idle: list[UpstreamConnection] = []
+        self._addresses = Addresses(endpoint.host, endpoint.port, endpoint.resolve_interval_s)
         self._closed = False
         self.warming = 0  # connections that are being opened ahead
         self.warm_again_s = 0.0  # not before
@@ -119,7 +122,12 @@ class ConnectionPool:
     def give(self, connection: UpstreamConnection) -> None:
         """Keep a connection that is in between two answers."""
         connection.exchange = None
-        if self._closed or len(self._idle) >= self._endpoint.max_idle or connection.transport.is_closing():
+        if (
+            self._closed
+            or len(self._idle) >= self._endpoint.max_idle
+            or connection.transport.is_closing()
+            or self._addresses.has_left(connection.address)
+        ):
             connection.transport.close()
             return
         connection.idle_since_s = self._clock()
@@ -177,10 +185,19 @@ class ConnectionPool:
         oldest_s = now_s - self._endpoint.idle_timeout_s
         while self._idle and self._idle[0].idle_since_s <= oldest_s:
             self._idle.pop(0).transport.close()
+        if self._addresses.is_due(now_s):
+            self._tasks.spawn(self._look_up())
         if now_s >= self.warm_again_s:
             for _ in range(self._endpoint.min_idle - len(self._idle) - self.warming):
                 self.warming += 1
                 self.open(_OpenedAhead(self, now_s + WARM_AGAIN_S))
+
+    async def _look_up(self) -> None:
+        """Where is the name now? Idle connections to elsewhere close at once, others when they fall idle."""
+        if await self._addresses.ask():
+            for connection in self._idle[:]:
+                if self._addresses.has_left(connection.address):
+                    connection.transport.close()
 
     def close(self) -> None:
         """Close what is idle, and later what now is in use."""

@@ -126,6 +126,17 @@ class Health(Record):
     healthy_after: Count = Field(2, ge=1, description="So many passed checks in a row, and it is back.")
 
 
+class Resolve(Record):
+    """Looking up the addresses of base_url's name."""
+
+    interval_s: Limit = Field(
+        "30s",
+        alias="interval",
+        validate_default=True,
+        description="How often. Connections to addresses that it no longer has are not used again. `none`: never.",
+    )
+
+
 class WebSocket(Record):
     """Tunnels to an upstream: calls that begin with `Upgrade: websocket`, such as those of the Realtime API."""
 
@@ -173,6 +184,7 @@ class Upstream(Record):
     keepalive: Keepalive = Field(default_factory=Keepalive, description="Connections kept for the next request.")
     websocket: WebSocket = Field(default_factory=WebSocket, description="Tunnels for WebSocket calls.")
     tls: UpstreamTls = Field(default_factory=UpstreamTls, description="How its certificate is checked.")
+    resolve: Resolve = Field(default_factory=Resolve, description="Looking up its name anew.")
     health: Health | None = Field(
         None, description="Active checks. Absent: only what becomes of requests tells how it is."
     )

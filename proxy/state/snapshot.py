@@ -5,6 +5,7 @@ the request path looks things up and never computes them. A request takes `curre
 Records are compared by identity (`eq=False`): two snapshots never share one.
 """
 
+import math
 import re
 import ssl
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ class Endpoint:
     max_idle: int = 64
     idle_timeout_s: float = 60.0
     min_idle: int = 0
+    resolve_interval_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, eq=False)

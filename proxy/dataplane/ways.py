@@ -23,11 +23,12 @@ class Way(NamedTuple):
 class Search:
     """For one request. What has failed it is not found again."""
 
-    __slots__ = ("_body", "_held", "_looked", "_model", "_named", "_request", "_spent")
+    __slots__ = ("_body", "_held", "_looked", "_model", "_named", "_request", "_spent", "_turned")
 
     def __init__(self, request: Request, body: bytes, model: ModelField | None) -> None:
         self._request, self._body, self._model = request, body, model
         self._spent: tuple[object, ...] = ()  # members and keys
+        self._turned: Member | None = None  # whose turn it was
         self._held: Upstream | None = None  # where the request already has a place
         self._looked = False
         self._named: str | None = None
@@ -65,16 +66,16 @@ class Search:
 
     def _next(self, pool: Pool, now_s: float) -> Way | None:
         """Who is next, if all is well with it, as it nearly always is; so nobody else is looked at."""
-        member = self._turn(pool, now_s, None)
+        member = self._turned = self._turn(pool, now_s, None)
         upstream, live = member.upstream, member.upstream.live
         if live.inflight >= upstream.max_connections or not (
             member.live.outlier.out_until_s <= now_s and live.health.healthy
         ):
             return None
-        key = member.key or upstream.next_key()
-        if key is not None and (key.live.resting or key.live.account.cool_until_s):
-            return None
-        return Way(pool, member, key)
+        for key in _keys_of(member):
+            if key.live.resting or key.live.account.cool_until_s:
+                return self._by(pool, member, now_s)
+        return Way(pool, member, member.key or upstream.next_key())
 
     def _find_anyway(self, pool: Pool, now_s: float) -> Way | None:
         """All are out: one of them may be well again, and to ask is better than to refuse."""
@@ -82,6 +83,9 @@ class Search:
         if not left:
             return None
         pool.live.panics += 1
+        turned = self._turned  # if the turn it took was in vain, others would wait for theirs for ever
+        if turned is not None and any(pool.members[index] is turned for index in left):
+            return self._by(pool, turned, now_s)
         return self._by(pool, self._turn(pool, now_s, left), now_s)
 
     def _turn(self, pool: Pool, now_s: float, usable: list[int] | None) -> Member:
@@ -106,12 +110,12 @@ class Search:
             return True
         return key not in self._spent and live.is_usable(self.model, now_s)
 
-    def _by(self, pool: Pool, member: Member, now_s: float) -> Way:
-        """By a member that has a way."""
-        if member.key is not None or not member.upstream.keys:
-            return Way(pool, member, member.key)
-        usable = [key for key in member.upstream.keys if self._may_use(key, now_s)]
-        return Way(pool, member, member.upstream.next_key(usable))
+    def _by(self, pool: Pool, member: Member, now_s: float) -> Way | None:
+        """By this member, with the key that is next of those that may be used; None if there is none."""
+        usable = [key for key in _keys_of(member) if self._may_use(key, now_s)]
+        if not usable:
+            return None if member.upstream.keys else Way(pool, member, None)
+        return Way(pool, member, member.key or member.upstream.next_key(usable))
 
     def _nobody(self, pool: Pool, now_s: float) -> ProxyError:
         """Why there is nobody to ask."""

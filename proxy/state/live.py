@@ -16,10 +16,11 @@ MOST_MODELS = 64
 class AccountLive:
     """A provider's account, which all its keys draw on: what it was refused for lack of quota, by model."""
 
-    __slots__ = ("cool_until_s", "refusals")
+    __slots__ = ("cool_until_s", "last_cool_s", "refusals")
 
     def __init__(self) -> None:
         self.cool_until_s: dict[str | None, float] = {}  # None: of requests whose model is not known
+        self.last_cool_s = 0.0  # when the last of them is over
         self.refusals: dict[str | None, int] = {}  # in a row
 
     def cool(self, model: str | None, until_s: float, now_s: float) -> None:
@@ -27,14 +28,13 @@ class AccountLive:
             self.cool_until_s = {each: over_s for each, over_s in self.cool_until_s.items() if over_s > now_s}
             self.refusals.clear()
         self.cool_until_s[model] = max(until_s, self.cool_until_s.get(model, 0.0))
+        self.last_cool_s = max(until_s, self.last_cool_s)
 
     def is_cooling(self, model: str | None, now_s: float) -> bool:
-        until_s = self.cool_until_s.get(model)
-        if until_s is None:
-            return False
-        if until_s > now_s:
+        if self.cool_until_s.get(model, 0.0) > now_s:
             return True
-        del self.cool_until_s[model]
+        if self.last_cool_s <= now_s:
+            self.cool_until_s.clear()
         return False
 
     def refused(self, model: str | None, wait_s: float | None, now_s: float, dice: Callable[[], float]) -> None:

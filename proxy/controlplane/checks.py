@@ -86,11 +86,9 @@ class Checks:
         state.unhealthy_after, state.healthy_after = health.unhealthy_after, health.healthy_after
         key = upstream.keys[0] if upstream.keys else None
         status, said = await self._ask(session, upstream, key, health.path, health.timeout_s)
-        if status is not None and status < 500 and status not in REFUSED:
+        if status is not None and status < 500:  # it is there; whether it likes the key is another question
             if state.passed():
                 self._log.info("upstream_healthy", upstream=name)
-        elif status in REFUSED and key is not None:
-            pass  # it is there; whether its keys are accepted is another question
         elif state.failed(said):
             self._log.warning("upstream_unhealthy", upstream=name, reason=said)
 

@@ -215,7 +215,8 @@ def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream], registry: Reg
         identity = "/".join((member.upstream, member.model or "", member.key or ""))
         seen[identity] += 1
         member_live = live.member(f"{identity}/{seen[identity]}", registry.clock())
-        members.append(Member(upstream, member.weight, member.model, key, member_live))
+        keys = upstream.keys if key is None else (key,)
+        members.append(Member(upstream, member.weight, member.model, key, keys, member_live))
     nodes = [Node(member.upstream.name, member.weight, member.live.load) for member in members]
     retry, outlier = pool.retry, pool.outlier
     return Pool(

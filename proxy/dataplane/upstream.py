@@ -102,7 +102,7 @@ class ConnectionPool:
         self.read_into = read_into
         self._idle: list[UpstreamConnection] = []
         self._addresses = Addresses(endpoint.host, endpoint.port, endpoint.resolve_interval_s)
-        self._closed = False
+        self._closed = self._moved = False
         self.warming = 0  # connections that are being opened ahead
         self.warm_again_s = 0.0  # not before
 
@@ -126,7 +126,7 @@ class ConnectionPool:
             self._closed
             or len(self._idle) >= self._endpoint.max_idle
             or connection.transport.is_closing()
-            or self._addresses.has_left(connection.address)
+            or (self._moved and self._addresses.has_left(connection.address))
         ):
             connection.transport.close()
             return
@@ -195,6 +195,7 @@ class ConnectionPool:
     async def _look_up(self) -> None:
         """Where is the name now? Idle connections to elsewhere close at once, others when they fall idle."""
         if await self._addresses.ask():
+            self._moved = True
             for connection in self._idle[:]:
                 if self._addresses.has_left(connection.address):
                     connection.transport.close()

@@ -72,7 +72,7 @@ class Search:
             member.live.outlier.out_until_s <= now_s and live.health.healthy
         ):
             return None
-        for key in _keys_of(member):
+        for key in member.keys:
             if key.live.resting or key.live.account.cool_until_s:
                 return self._by(pool, member, now_s)
         return Way(pool, member, member.key or upstream.next_key())
@@ -101,8 +101,7 @@ class Search:
         upstream = member.upstream
         if upstream.live.inflight - (self._held is upstream) >= upstream.max_connections:
             return False
-        keys = _keys_of(member)
-        return not keys or any(self._may_use(key, now_s) for key in keys)
+        return not member.keys or any(self._may_use(key, now_s) for key in member.keys)
 
     def _may_use(self, key: Key, now_s: float) -> bool:
         live = key.live
@@ -112,14 +111,14 @@ class Search:
 
     def _by(self, pool: Pool, member: Member, now_s: float) -> Way | None:
         """By this member, with the key that is next of those that may be used; None if there is none."""
-        usable = [key for key in _keys_of(member) if self._may_use(key, now_s)]
+        usable = [key for key in member.keys if self._may_use(key, now_s)]
         if not usable:
-            return None if member.upstream.keys else Way(pool, member, None)
+            return None if member.keys else Way(pool, member, None)
         return Way(pool, member, member.key or member.upstream.next_key(usable))
 
     def _nobody(self, pool: Pool, now_s: float) -> ProxyError:
         """Why there is nobody to ask."""
-        keys = [key for member in pool.members for key in _keys_of(member)]
+        keys = [key for member in pool.members for key in member.keys]
         if keys and all(key.live.resting for key in keys):
             return UpstreamCredentialsExhausted(f"No key of pool {pool.name} is accepted upstream.")
         cool_s = [key.live.account.cool_until_s.get(self.model, 0.0) - now_s for key in keys if not key.live.resting]
@@ -127,7 +126,3 @@ class Search:
             said = f"Every key of pool {pool.name} has used up its quota for now."
             return UpstreamRateLimited(said, retry_after_s=math.ceil(min(cool_s)))
         return NobodyLeft(f"Nobody in pool {pool.name} can take the request now.")
-
-
-def _keys_of(member: Member) -> tuple[Key, ...]:
-    return member.upstream.keys if member.key is None else (member.key,)

@@ -89,6 +89,7 @@ class Member:
     weight: int
     model: str | None  # sent in place of the caller's
     key: Key | None  # the only one to use
+    keys: tuple[Key, ...]  # those that may be used; none: callers bring their own
     live: MemberLive
 
     def is_up(self, now_s: float) -> bool:

@@ -14,8 +14,8 @@ _OK = Outcome.OK
 
 
 class Plan(Search):
-    __slots__ = ("_bound", "_on_retry", "_way", "pool", "tries")
-    _way: Way  # that is being tried
+    __slots__ = ("_bound", "_on_retry", "pool", "tries", "way")
+    way: Way  # that is being tried
 
     def __init__(
         self, request: Request, route: Route, body: bytes, model: ModelField | None, bound: Way | None
@@ -40,7 +40,7 @@ class Plan(Search):
         pool, rule = self.pool, self.pool.retry
         if self._bound is not None or now_s >= deadline_s or not self._may_repeat(failure):
             return None
-        self._spend(self._way, failure)
+        self._spend(self.way, failure)
         way = self._find(pool, now_s) if self.tries < rule.attempts else None
         way = way or self._fall_back(now_s)
         if way is not None:
@@ -84,7 +84,7 @@ class Plan(Search):
         if way.pool is not self.pool:
             self._leave()
             self._enter(way.pool)
-        self._way = way
+        self.way = way
         self.tries += 1
         self._request.tries += 1
         member, key = way.member, way.key
@@ -95,12 +95,12 @@ class Plan(Search):
     def tried(self, outcome: Outcome, began_s: float, now_s: float) -> bool:
         """A try that began at `began_s` has ended. True if its member is left out for a while from now on."""
         self._held = None
-        member = self._way.member
+        member = self.way.member
         record = member.live.outlier
         if outcome is _OK:
             if record.failures:
                 record.succeeded(began_s)
-        elif outcome in FAILURES and self._way.pool.judge(member, began_s, now_s):
+        elif outcome in FAILURES and self.way.pool.judge(member, began_s, now_s):
             member.live.ejections += 1
             return True
         return False

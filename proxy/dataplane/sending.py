@@ -46,7 +46,6 @@ class Sending(ABC):
         "_total_deadline_s",
         "_upstream",
         "_waiting",
-        "_way",
         "deadline_s",
         "ended",
         "upload",
@@ -55,7 +54,6 @@ class Sending(ABC):
     _pool: ConnectionPool
     _reader: AnswerReader
     _upstream: Upstream
-    _way: Way
 
     def __init__(self, tools: Tools, caller: Caller, request: Request, route: Route, plan: Plan) -> None:
         self._tools, self._caller, self._request, self._route, self._plan = tools, caller, request, route, plan
@@ -80,7 +78,6 @@ class Sending(ABC):
 
     def _begin(self, way: Way) -> None:
         """Begin a try."""
-        self._way = way
         request, member = self._request, way.member
         request.member, request.key = way.member, way.key
         request.sent_s = request.first_byte_s = request.connecting_s = 0.0
@@ -192,7 +189,7 @@ class Sending(ABC):
     def _judge(self, outcome: Outcome, reason: str, now_s: float) -> None:
         """Does what became of this try speak against its upstream?"""
         if self._plan.tried(outcome, self._request.sent_s or self._connect_began_s, now_s):
-            pool, upstream = self._way.pool.name, self._upstream.name
+            pool, upstream = self._plan.way.pool.name, self._upstream.name
             self._tools.log.warning(
                 "upstream_ejected", pool=pool, upstream=upstream, last_failure=reason or outcome.value
             )
@@ -210,7 +207,7 @@ class Sending(ABC):
     def _wait_for_quota(self, wait_s: float, now_s: float) -> None:
         """The upstream said when it takes calls again, and that is soon: take the same way then."""
         self._leave_connection()
-        self._waiting = self._way
+        self._waiting = self._plan.way
         self.deadline_s = now_s + wait_s
 
     def _waited(self, way: Way, now_s: float) -> None:

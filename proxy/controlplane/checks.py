@@ -105,6 +105,8 @@ class Checks:
             self._log.info("key_still_refused", key=what, reason=said)
         else:
             live.resting = ""
+            if status < 300:  # others say nothing of the key, and must not be asked without end
+                self._rests_s.pop(what, None)
             self._log.info("key_accepted", key=what)
 
     @staticmethod

@@ -97,7 +97,7 @@ class Exchange(Sending):
         if status == 401:
             if key is None:  # it is the caller's own that was refused
                 return False
-            self._upstream.refused(key)
+            self._plan.way.member.refused(key)
             if not self._try_again(401, Outcome.KEY_REFUSED, f"401 for key {key.name}"):
                 error = UpstreamCredentialsExhausted(f"Upstream {self._upstream.name} did not accept the proxy's key.")
                 self._refuse(error, Outcome.KEY_REFUSED, f"401 for key {key.name}")
@@ -118,7 +118,8 @@ class Exchange(Sending):
             key.account.answered(self._plan.model)
         if len(self._upstream.keys) > 1 and now_s >= key.told_s + QUOTA_TOLD_EVERY_S:
             key.told_s = now_s
-            key.used = quota.used_share(head.fields) or 0.0
+            used = quota.used_share(head.fields)
+            key.used = key.used if used is None else used
 
     def pause(self) -> None:
         """The caller does not keep up: stop reading from the upstream."""

@@ -11,6 +11,7 @@ from proxy.policy.prefix import prompt_prefix
 from proxy.policy.retry import Failure
 from proxy.state.snapshot import Key, Member, Pool, Upstream
 
+MODEL_NAME_MAX = 256  # callers choose it, and it is kept as long as a quota is used up
 OF_THE_KEY = (401, 429)  # another key of the same upstream may do
 
 
@@ -28,7 +29,7 @@ class Search:
     def __init__(self, request: Request, body: bytes, model: ModelField | None) -> None:
         self._request, self._body, self._model = request, body, model
         self._spent: tuple[object, ...] = ()  # members and keys
-        self._turned: Member | None = None  # whose turn it was
+        self._turned: Member | None = None  # whose turn it was at first
         self._held: Upstream | None = None  # where the request already has a place
         self._looked = False
         self._named: str | None = None
@@ -51,7 +52,7 @@ class Search:
             found = find_model(self._body, types[0] if types else b"")
         except BadRequest:  # for the upstream to judge, since nothing here hangs on its model
             return None
-        return None if found is None else found.value
+        return None if found is None or len(found.value) > MODEL_NAME_MAX else found.value
 
     def _spend(self, way: Way, failure: Failure) -> None:
         of_the_key = failure in OF_THE_KEY and way.member.key is None and way.key is not None
@@ -66,7 +67,8 @@ class Search:
 
     def _next(self, pool: Pool, now_s: float) -> Way | None:
         """Who is next, if all is well with it, as it nearly always is; so nobody else is looked at."""
-        member = self._turned = self._turn(pool, now_s, None)
+        member = self._turn(pool, now_s, None)
+        self._turned = self._turned or member
         upstream, live = member.upstream, member.upstream.live
         if live.inflight >= upstream.max_connections or not (
             member.live.outlier.out_until_s <= now_s and live.health.healthy

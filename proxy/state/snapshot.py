@@ -66,12 +66,6 @@ class Upstream:
     tcp_keepalive_s: float | None
     live: UpstreamLive
 
-    def refused(self, key: Key) -> None:
-        """It drew a 401. It rests if others are left; a check is to tell whether the key is at fault, or the caller."""
-        key.live.doubted = True
-        if any(other is not key and not other.live.resting for other in self.keys):
-            key.live.resting = "401"
-
     def next_key(self, usable: Sequence[Key] | None = None) -> Key | None:
         """The key that is next of those that are usable, or of all; None where callers bring their own."""
         keys = self.keys
@@ -91,6 +85,12 @@ class Member:
     key: Key | None  # the only one to use
     keys: tuple[Key, ...]  # those that may be used; none: callers bring their own
     live: MemberLive
+
+    def refused(self, key: Key) -> None:
+        """It drew a 401. It rests if others are left; a check is to tell whether the key is at fault, or the caller."""
+        key.live.doubted = True
+        if any(other is not key and not other.live.resting for other in self.keys):
+            key.live.resting = "401"
 
     def is_up(self, now_s: float) -> bool:
         """Neither ejected nor found unhealthy."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 
 import aiohttp
 
+from proxy.controlplane import asking
 from proxy.controlplane.build import upstream_tls
 from proxy.model.reasons import reason
 from proxy.model.settings import Settings, Upstream, UpstreamKey
@@ -85,7 +86,7 @@ class Checks:
         assert health is not None  # noqa: S101 - it is asked for
         state.unhealthy_after, state.healthy_after = health.unhealthy_after, health.healthy_after
         key = upstream.keys[0] if upstream.keys else None
-        status, said = await self._ask(session, upstream, key, health.path, health.timeout_s)
+        status, said = await self._ask(session, upstream, key, f"{upstream.base_url}{health.path}", health.timeout_s)
         if status is not None and status < 500:  # it is there; whether it likes the key is another question
             if state.passed():
                 self._log.info("upstream_healthy", upstream=name)
@@ -95,7 +96,7 @@ class Checks:
     async def _check_key(
         self, session: aiohttp.ClientSession, what: str, upstream: Upstream, key: UpstreamKey, live: KeyLive
     ) -> None:
-        status, said = await self._ask(session, upstream, key, "/models", KEY_CHECK_TIMEOUT_S)
+        status, said = await self._ask(session, upstream, key, asking.url(upstream, "/models"), KEY_CHECK_TIMEOUT_S)
         doubted, live.doubted = live.doubted, False
         if not live.resting:
             if doubted and status == 401:
@@ -111,17 +112,14 @@ class Checks:
 
     @staticmethod
     async def _ask(
-        session: aiohttp.ClientSession, upstream: Upstream, key: UpstreamKey | None, path: str, timeout_s: float
+        session: aiohttp.ClientSession, upstream: Upstream, key: UpstreamKey | None, url: str, timeout_s: float
     ) -> tuple[int | None, str]:
         """The status of a GET and what it was, or None and why there was no answer."""
-        headers = {"accept-encoding": "identity", **upstream.headers}
-        if key is not None:
-            headers[upstream.auth.header] = upstream.auth.prefix + key.value.reveal()
         try:
             async with session.get(
-                f"{upstream.base_url}{path}",
+                url,
                 params=upstream.query,
-                headers=headers,
+                headers=asking.headers(upstream, key),
                 ssl=upstream_tls(upstream) or True,
                 server_hostname=upstream.tls.server_name,
                 allow_redirects=False,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
+from proxy.controlplane import asking
 from proxy.controlplane.build import upstream_tls
 from proxy.model.reasons import reason
 from proxy.model.settings import Settings, Upstream, UpstreamKey
@@ -83,20 +84,14 @@ class _Call:
     def __init__(self, session: aiohttp.ClientSession, upstream: Upstream, key: UpstreamKey | None) -> None:
         self._session, self._upstream = session, upstream
         self._tls: ssl.SSLContext | bool = upstream_tls(upstream) or True
-        self._headers = {"accept-encoding": "identity", **upstream.headers}
-        if key is not None:
-            self._headers[upstream.auth.header] = upstream.auth.prefix + key.value.reveal()
-        self._anthropic = "anthropic-version" in upstream.headers or upstream.auth.header == "x-api-key"
-        if self._anthropic:
-            self._headers.setdefault("anthropic-version", "2023-06-01")
+        self._headers = asking.headers(upstream, key)
+        self._anthropic = asking.speaks_anthropic(upstream)
 
     def _request(self, method: str, path: str, body: object = None) -> "aiohttp.client._RequestContextManager":
         upstream = self._upstream
-        if self._anthropic and not upstream.base_url.path.endswith("/v1"):
-            path = f"/v1{path}"
         return self._session.request(
             method,
-            f"{upstream.base_url}{path}",
+            asking.url(upstream, path),
             params=upstream.query,
             headers=self._headers,
             json=body,

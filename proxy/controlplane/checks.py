@@ -96,7 +96,10 @@ class Checks:
     async def _check_key(
         self, session: aiohttp.ClientSession, what: str, upstream: Upstream, key: UpstreamKey, live: KeyLive
     ) -> None:
+        fingerprint = live.fingerprint
         status, said = await self._ask(session, upstream, key, asking.url(upstream, "/models"), KEY_CHECK_TIMEOUT_S)
+        if live.fingerprint != fingerprint:  # another secret has its name meanwhile
+            return
         doubted, live.doubted = live.doubted, False
         if not live.resting:
             if doubted and status == 401:

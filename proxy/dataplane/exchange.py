@@ -193,8 +193,7 @@ class Exchange(Sending):
         if self._waiting is not None:
             self._waited(self._waiting, now_s)
         elif now_s >= self._total_deadline_s:
-            callers = self._stalled_bytes is not None or self._uploading  # it is they who took so long
-            self._too_late(Outcome.CLIENT_GONE if callers else Outcome.TIMEOUT, "longer than timeouts.total")
+            self._too_late(self._who_was_slow(), "longer than timeouts.total")
         elif self._stalled_bytes is not None:
             self._look_at_stalled_caller(self._stalled_bytes, now_s)
         elif self.upload is not None and self.upload.open and not self.upload.waits_for_upstream:
@@ -205,6 +204,12 @@ class Exchange(Sending):
             self._too_late(Outcome.STALLED, f"silent for longer than {self.IDLE_LIMIT}")
         else:
             self._too_late(Outcome.TIMEOUT, "no first byte in time")
+
+    def _who_was_slow(self) -> Outcome:
+        """Whose doing it is that the whole took too long: not this upstream's, if another had the time before it."""
+        if self._stalled_bytes is not None or self._uploading:
+            return Outcome.CLIENT_GONE
+        return Outcome.STOPPED if self._request.tries > 1 and self._relaying is None else Outcome.TIMEOUT
 
     @property
     def _limit_s(self) -> float:

@@ -38,7 +38,8 @@ class Search:
     def model(self) -> str | None:
         """The model that is asked for, where it can be known; quotas are kept by it."""
         if not self._looked:
-            self._looked, self._named = True, self._find_model()
+            name = self._find_model()
+            self._looked, self._named = True, None if name is None or len(name) > MODEL_NAME_MAX else name
         return self._named
 
     def _find_model(self) -> str | None:
@@ -52,7 +53,7 @@ class Search:
             found = find_model(self._body, types[0] if types else b"")
         except BadRequest:  # for the upstream to judge, since nothing here hangs on its model
             return None
-        return None if found is None or len(found.value) > MODEL_NAME_MAX else found.value
+        return None if found is None else found.value
 
     def _spend(self, way: Way, failure: Failure) -> None:
         of_the_key = failure in OF_THE_KEY and way.member.key is None and way.key is not None

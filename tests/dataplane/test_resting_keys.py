@@ -157,7 +157,9 @@ async def test_longest_word_on_how_long_to_wait_counts(scripted, proxy):
 
 async def test_upstream_that_is_busy_is_not_asked_with_its_other_key(scripted, proxy):
     busy, good = await scripted(Vendor(a=BUSY, b=BUSY)), await scripted(Vendor())
-    both = config(busy.url, "a", "b", pool="retry: {attempts: 3}", member="{upstream: up}, {upstream: other}")
+    both = config(
+        busy.url, "a", "b", pool="retry: {attempts: 3}", member="{upstream: up, weight: 9}, {upstream: other}"
+    )
     running = await proxy(
         both.replace("{up:", f"{{other: {{base_url: '{good.url}', keys: [{{name: c, value: key-c}}]}}, up:")
     )

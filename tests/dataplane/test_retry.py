@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.faults import FaultProxy
+from tests.support.lanes import the_connection
 from tests.support.raw import Answer, RawCaller, ask, post
 from tests.support.running import RunningProxy, config_for
-from tests.support.scripted import Conversation, ScriptedUpstream, answering, whole
+from tests.support.scripted import Conversation, Held, ScriptedUpstream, answering, whole
 from tests.support.tunnels import SWITCH, upgrade
 
 IN_TURN = "balance: smooth_rr"
@@ -119,6 +120,27 @@ async def test_upstream_that_cannot_be_reached_is_one_failed_try(refusing, good,
     assert tried(running) == ["up0: ECONNREFUSED"]
     assert running.serinus.registry.pools["chat"].retries == {"connect": 1}
     assert traffic(running) == {"up0": (1, 1), "up1": (1, 0)}
+
+
+async def test_times_are_those_of_the_last_try(refusing, scripted, proxy):
+    bad = await scripted(answering(BUSY))
+    running = await proxy(config_for(bad.url, refusing, pool=IN_TURN))
+    answer = await ask(running.port, post())
+    assert (answer.status, b"upstream_unavailable" in answer.payload) == (503, True)
+    await running.until_logged()
+    (line,) = running.requests_logged
+    assert (line["upstream"], line["ttfb_ms"], line["tried"]) == ("up1", None, ("up0: status 503",))
+
+
+async def test_body_is_not_kept_while_its_answer_lasts(scripted, proxy):
+    running = await proxy(config_for((await scripted(held := Held())).url, pool=IN_TURN))
+    caller = await RawCaller.connect(running.port)
+    await caller.send(post())
+    await caller.read_until(Held.FIRST)
+    exchange = the_connection(running).exchange
+    assert (exchange._body, exchange._plan._body) == (b"", b"")
+    held.may_end.set()
+    await caller.read_until(Held.LAST)
 
 
 async def test_refused_head_request_is_made_again(good, scripted, proxy):

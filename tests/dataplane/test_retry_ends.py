@@ -98,7 +98,21 @@ async def test_tries_share_one_limit_of_time(scripted, proxy):
     answer = await caller.answer()
     assert (answer.status, b"upstream_timeout" in answer.payload) == (504, True)
     assert [len(one.requests) for one in upstreams] == [1, 1, 1, 0, 0]
+    await upstreams[2].until(lambda: upstreams[2].open == 0)
     assert running.serinus.registry.pools["chat"].retries == {"timeout": 2}
+
+
+async def test_time_that_an_upstream_lost_is_not_the_proxys_own(scripted, proxy):
+    slow, good = await scripted(silent), await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(slow.url, good.url, pool=IN_TURN, upstream="timeouts: {first_byte: 1h}"))
+    caller = await RawCaller.connect(running.port)
+    await caller.send(post())
+    await slow.until(lambda: len(slow.requests) == 1)
+    running.pass_time(3600)
+    assert (await caller.answer()).status == 200
+    await running.until_logged()
+    (line,) = running.requests_logged
+    assert max(line["overhead_ms"], line["ttfb_ms"]) < 60_000 < line["duration_ms"]
 
 
 async def test_no_try_begins_when_the_time_is_over(scripted, proxy):

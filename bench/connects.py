@@ -98,18 +98,6 @@ class Flood:
         one.raw.close()
 
 
-async def served(port: int, until: asyncio.Event, waits_ms: list[float]) -> None:
-    """A caller that has its place."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while not until.is_set():
-        sent_s = now_s()
-        writer.write(stand.REQUEST)
-        await reader.readuntil(b"\r\n\r\n{}")
-        waits_ms.append((now_s() - sent_s) * 1000)
-        await asyncio.sleep(0.05)
-    writer.close()
-
-
 async def until_normal(port: int) -> float:
     """The seconds until new callers are served, several in a row."""
     begun_s, in_a_row = now_s(), 0
@@ -131,7 +119,7 @@ async def main() -> bool:
         until, waits_ms = asyncio.Event(), list[float]()
         async with asyncio.TaskGroup() as group:
             for _ in range(SERVED):
-                group.create_task(served(proxy.port, until, waits_ms))
+                group.create_task(stand.steady(proxy.port, until, waits_ms))
             idlers = [await idle.caller(proxy.port) for _ in range(PLACES - SERVED)]
             before_ms = p99(waits_ms)
             waits_ms.clear()

@@ -72,24 +72,12 @@ async def slow_window(port: int) -> list[Slow]:
     return slow
 
 
-async def others(port: int, until: asyncio.Event, waits_ms: list[float]) -> None:
-    """One of the other callers, at its pace."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while not until.is_set():
-        sent_s = now_s()
-        writer.write(stand.REQUEST)
-        await reader.readuntil(b"\r\n\r\n{}")
-        waits_ms.append((now_s() - sent_s) * 1000)
-        await asyncio.sleep(PACE_S)
-    writer.close()
-
-
 async def window(port: int, *, slow: bool) -> tuple[list[float], list[Slow]]:
     """What the others wait while there are slow callers, or none."""
     until, waits_ms = asyncio.Event(), list[float]()
     async with asyncio.TaskGroup() as group:
         for _ in range(OTHERS):
-            group.create_task(others(port, until, waits_ms))
+            group.create_task(stand.steady(port, until, waits_ms, PACE_S))
             await asyncio.sleep(PACE_S / OTHERS)
         callers = await slow_window(port) if slow else []
         if not slow:

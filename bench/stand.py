@@ -159,6 +159,18 @@ async def serving(path: Path, *, core: int | None = None) -> AsyncIterator[Proxy
         await process.wait()
 
 
+async def steady(port: int, until: asyncio.Event, waits_ms: list[float], pace_s: float = 0.05) -> None:
+    """A caller that asks every so often on one connection, and notes what it waits."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while not until.is_set():
+        sent_s = time.monotonic()  # noqa: TID251 - a benchmark has the clock
+        writer.write(REQUEST)
+        await reader.readuntil(b"\r\n\r\n{}")
+        waits_ms.append((time.monotonic() - sent_s) * 1000)  # noqa: TID251
+        await asyncio.sleep(pace_s)
+    writer.close()
+
+
 def verdict(name: str, figure: float, limit: float, unit: str) -> bool:
     """Print a figure beside what was promised, and say whether it holds."""
     holds = figure <= limit

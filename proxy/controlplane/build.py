@@ -4,7 +4,7 @@ import math
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import translate
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -224,7 +224,7 @@ def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream], registry: Reg
         members=tuple(members),
         balancer=balancer(pool.balance, nodes, registry.dice, pool.slow_start_s),
         by_prefix=pool.balance == "prefix_hash",
-        retry=RetryRule(retry.attempts, frozenset(retry.on), retry.budget_percent, retry.max_wait_s),
+        retry=RetryRule(retry.attempts, frozenset(retry.on), retry.max_wait_s),
         ejection=Ejection(outlier.consecutive_failures, outlier.base_ejection_s, outlier.max_ejected_percent),
         fallback=fallback,
         first=next(member for member in members if member.weight),
@@ -246,19 +246,12 @@ def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
         buffer_bytes=route.buffer_bytes,
         series={
             member: metrics.series(SeriesLabels(label, each.name, member.upstream.name))
-            for each in _with_fallbacks(pool)
+            for each in pool.chain()
             for member in each.members
         },
         own_series=metrics.series(SeriesLabels(label, pool.name)),
-        replaces_model=any(member.model is not None for each in _with_fallbacks(pool) for member in each.members),
+        replaces_model=any(member.model is not None for each in pool.chain() for member in each.members),
     )
-
-
-def _with_fallbacks(pool: Pool) -> Iterator[Pool]:
-    following: Pool | None = pool
-    while following is not None:
-        yield following
-        following = following.fallback
 
 
 def _globs(globs: list[str] | tuple[str, ...]) -> re.Pattern[str]:

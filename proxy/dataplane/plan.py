@@ -1,5 +1,7 @@
 """The tries of one request: one way after another, until an upstream answers or nobody is left to ask."""
 
+from itertools import islice
+
 from proxy.dataplane.request import Request
 from proxy.dataplane.ways import Search, Way
 from proxy.model.outcome import Outcome
@@ -70,12 +72,8 @@ class Plan(Search):
 
     def _fall_back(self, now_s: float) -> Way | None:
         """Nobody is left here: who is, in the pool that is named for this?"""
-        pool = self.pool.fallback
-        while pool is not None:
-            if (way := self._find(pool, now_s)) is not None:
-                return way
-            pool = pool.fallback
-        return None
+        fallbacks = islice(self.pool.chain(), 1, None)
+        return next((way for pool in fallbacks if (way := self._find(pool, now_s)) is not None), None)
 
     # --- one try after the other ---------------------------------------------------------------------------------
 

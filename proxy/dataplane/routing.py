@@ -1,7 +1,5 @@
 """Which route a request takes, and which of its pool's members with which key: by path, model, and who made what."""
 
-from collections.abc import Iterator
-
 from proxy.dataplane.request import Head, Request
 from proxy.dataplane.ways import Way
 from proxy.model.errors import BadRequest, BodyTooLarge, ModelForbidden, ModelNotFound, RouteNotFound
@@ -9,7 +7,7 @@ from proxy.policy.model_field import ModelField, find_model, is_readable, names_
 from proxy.policy.named_models import check_unambiguous, models_in_path, models_in_query
 from proxy.policy.stateful import ids_in_body
 from proxy.state.makers import Maker, Makers
-from proxy.state.snapshot import Client, Member, Pool, Route
+from proxy.state.snapshot import Client, Route
 
 QUOTED_CHARACTERS = 100
 MODEL_WANTED = (
@@ -101,20 +99,11 @@ def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tu
     for route in routes:
         if model is not None and not route.serves(model.value):
             continue
-        for pool, member in _members_of(route.pool):
+        for pool, member in [(each, member) for each in route.pool.chain() for member in each.members]:
             if member.upstream.name == maker.upstream and (member.key is None or member.key.name == maker.key):
                 key = next((key for key in member.upstream.keys if key.name == maker.key), None)
                 return route, Way(pool, member, key or member.upstream.next_key())
     return None
-
-
-def _members_of(pool: Pool) -> Iterator[tuple[Pool, Member]]:
-    """Its own, and those of the pools that it falls back on."""
-    following: Pool | None = pool
-    while following is not None:
-        for member in following.members:
-            yield following, member
-        following = following.fallback
 
 
 def _match(request: Request, model: str | None) -> Route:

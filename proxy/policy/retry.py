@@ -8,10 +8,10 @@ money, so what counts is not the method but what the upstream may have done alre
 - `timeout`: no first byte in time. It is likely at work, and a second try is billed beside the first.
 - `reset`: the connection ended, or no valid head came, behind a request sent whole. Done or not, nobody knows.
 
-So the last two are only tried again by a rule that names them. Peers: nginx tries no POST again once it was sent,
-unless told `non_idempotent`; HAProxy by default only what found no connection; Envoy has conditions (`connect-failure`,
-`reset`, `gateway-error`) and no eye for the method. The vendors' SDKs try all of these twice more by themselves, so a
-caller whose call is not tried again here may still pay twice, by its own decision.
+So the last two are only tried again by a rule that names them; the configuration's default does. Peers: nginx tries no
+POST again once it was sent, unless told `non_idempotent`; HAProxy by default only what found no connection; Envoy has
+conditions (`connect-failure`, `reset`, `gateway-error`) and no eye for the method. The vendors' SDKs try all of these
+twice more by themselves, so a caller whose call is not tried again here may still pay twice, by its own decision.
 
 Retries are what makes a small outage a large one. A number of tries for each request multiplies load just when there is
 least room; a share of the requests that are live (Envoy's retry budget) bounds the whole.
@@ -33,22 +33,13 @@ _DOUBLINGS = math.ceil(math.log2(COOLING_LONGEST_S / COOLING_FIRST_S))  # more c
 class RetryRule:
     """The rule of a pool. Raises ValueError for numbers that make no rule."""
 
-    attempts: int = 2  # tries in all: 1 is no retry
-    on: frozenset[Failure] = frozenset((CONNECT, 429, 502, 503, 504))
-    budget_percent: int = 20
-    max_wait_s: float = 2.0  # how long a 429 may be waited out
+    attempts: int  # tries in all: 1 is no retry
+    on: frozenset[Failure]
+    max_wait_s: float  # how long a 429 may be waited out
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or not 0 <= self.budget_percent <= 100 or not self.max_wait_s >= 0:
-            raise ValueError("a retry rule needs at least 1 try, from 0 to 100 percent, and a wait of at least 0 s")
-
-    def may_retry(self, kind: Failure, tries_made: int, body_kept: bool, now_s: float, deadline_s: float) -> bool:
-        """May a request be sent again after this failure?
-
-        `tries_made` counts the one that failed. `body_kept` says that all of the body, or all of it that the caller has
-        sent where none was passed on, is still there to send. `deadline_s` is when the request is to be over.
-        """
-        return tries_made < self.attempts and body_kept and kind in self.on and now_s < deadline_s
+        if self.attempts < 1 or not self.max_wait_s >= 0:
+            raise ValueError("a retry rule needs at least 1 try, and a wait of at least 0 s")
 
     def wait_s(self, retry_after_s: float, now_s: float, deadline_s: float) -> float | None:
         """How long to wait for an upstream that is free again in `retry_after_s`; None where that is too long.

@@ -8,7 +8,7 @@ Records are compared by identity (`eq=False`): two snapshots never share one.
 import math
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.obs.metrics import Series
@@ -108,6 +108,13 @@ class Pool:
     fallback: "Pool | None"
     first: Member  # who is asked where only the maker would know, and it is not remembered who that is
     live: PoolLive
+
+    def chain(self) -> "Iterator[Pool]":
+        """It, and those that it falls back on, one after the other."""
+        pool: Pool | None = self
+        while pool is not None:
+            yield pool
+            pool = pool.fallback
 
     def judge(self, member: Member, began_s: float, now_s: float) -> bool:
         """A try at this member failed. True if it is left out for a while from now on."""

@@ -32,7 +32,7 @@ class Time:
     def __call__(self) -> float:
         return self.now_s
 
-    async def sleep(self, seconds: float) -> None:
+    async def nap(self, seconds: float) -> None:
         self.now_s += seconds
         await asyncio.sleep(0)
 

@@ -153,8 +153,8 @@ async def test_cancelled_it_leaves_no_call_behind(load: Load) -> None:
         finally:
             ended += 1
 
-    time = Time()
-    task = asyncio.get_running_loop().create_task(load.run(begin, Extent(2, None), time, time.sleep))
+    virtual = Time()
+    task = asyncio.get_running_loop().create_task(load.run(begin, Extent(2, None), virtual, virtual.nap))
     await many.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

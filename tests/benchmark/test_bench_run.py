@@ -45,7 +45,7 @@ def answers(time: Time) -> Answers:
 
 @pytest.fixture
 def run(answers: Answers, time: Time) -> Run:
-    return Run(cast(Client, answers), PROMPTS, clock=time, cpu_clock=lambda: time.now_s / 4, sleep=time.sleep)
+    return Run(cast(Client, answers), PROMPTS, clock=time, cpu_clock=lambda: time.now_s / 4, sleep=time.nap)
 
 
 def arm(name: str = "fast", *, stream: bool = False) -> Arm:

@@ -122,7 +122,7 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
             f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in upstream.query.items()
         ).encode(),
         keys=keys,
-        key_turns=KeyTurns([key.weight for key in upstream.keys]) if keys else None,
+        key_turns=KeyTurns([key.weight for key in upstream.keys]),
         max_connections=upstream.max_connections,
         first_byte_timeout_s=_limit(timeouts.first_byte_s),
         idle_timeout_s=_limit(timeouts.idle_s),
@@ -227,7 +227,7 @@ def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream], registry: Reg
         retry=RetryRule(retry.attempts, frozenset(retry.on), retry.max_wait_s),
         ejection=Ejection(outlier.consecutive_failures, outlier.base_ejection_s, outlier.max_ejected_percent),
         fallback=fallback,
-        first=next(member for member in members if member.weight),
+        first=next(index for index, member in enumerate(members) if member.weight),
         live=live,
     )
 

@@ -22,17 +22,17 @@ class Account:
 
     def tried(self, request: Request, route: Route, reason: str) -> None:
         """A try has failed, and another upstream is asked: the caller knows nothing of it."""
-        member = request.member
-        assert member is not None  # noqa: S101 - it was tried
-        series = route.series[member]
+        way = request.way
+        assert way is not None  # noqa: S101 - it was tried
+        series = route.series[way.member]
         series.retried += 1
         series.failures += 1
-        request.tried += (f"{member.upstream.name}: {reason}",)
+        request.tried += (f"{way.upstream.name}: {reason}",)
 
     def exchange(self, request: Request, route: Route, outcome: Outcome, reason: str, now_s: float) -> None:
         """An exchange with an upstream has ended."""
-        assert request.member is not None  # noqa: S101 - it was asked
-        series = route.series[request.member]
+        assert request.way is not None  # noqa: S101 - it was asked
+        series = route.series[request.way.member]
         duration_s = now_s - request.received_s
         first_byte_s, overhead_s = request.first_byte_wait_s, request.overhead_s
         if outcome is not _OK:
@@ -88,8 +88,8 @@ class Account:
             path=head.target.partition(b"?")[0].decode("ascii"),
             route=route and route.label,
             pool=request.route and request.route.pool.name,
-            upstream=request.member and request.member.upstream.name,
-            key=request.key and request.key.name,
+            upstream=request.way and request.way.upstream.name,
+            key=request.way and request.way.key and request.way.key.name,
             status=request.status,
             bytes=request.relayed_bytes,
             ttfb_ms=_ms(request.first_byte_wait_s),

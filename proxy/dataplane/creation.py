@@ -3,10 +3,10 @@
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.framing import AnswerReader
-from proxy.dataplane.ways import Way
 from proxy.model.errors import BadAnswer
 from proxy.policy.stateful import LOOKED_AT_BYTES, ids_in_answer
 from proxy.state.makers import Maker
+from proxy.state.snapshot import Way
 
 
 class Creation(Exchange):
@@ -34,7 +34,7 @@ class Creation(Exchange):
 
     def _look(self, head: AnswerHead) -> None:
         made = ids_in_answer(self._beginning) if head.status < 300 else []
-        key = self._request.key
+        key = self._way.key
         for one in made:
             self._tools.makers.remember(one, Maker(self._upstream.name, None if key is None else key.name))
         told = made and head.event_stream  # in the first event

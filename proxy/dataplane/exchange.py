@@ -10,20 +10,15 @@ import math
 
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.bodies import Body
-from proxy.dataplane.callers import Caller
 from proxy.dataplane.heads import answer_head
 from proxy.dataplane.own_answers import render_for
-from proxy.dataplane.plan import Plan
-from proxy.dataplane.request import Request
 from proxy.dataplane.sending import Sending
 from proxy.dataplane.sockets import reset
-from proxy.dataplane.tools import Tools
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
 from proxy.model.outcome import Outcome, outcome_of
 from proxy.policy import quota
 from proxy.policy.retry import RESET, TIMEOUT
 from proxy.state.live import KeyLive
-from proxy.state.snapshot import Route
 
 QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 
@@ -31,13 +26,9 @@ QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 class Exchange(Sending):
     IDLE_LIMIT = "timeouts.idle"  # the setting that says how long an upstream may be silent amid its answer
 
-    __slots__ = ("_keep_alive", "_relaying", "_stalled_bytes")
-
-    def __init__(self, tools: Tools, caller: Caller, request: Request, route: Route, plan: Plan) -> None:
-        super().__init__(tools, caller, request, route, plan)
-        self._keep_alive = False
-        self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
-        self._relaying: Body | None = None  # the answer's, once its head went to the caller
+    _keep_alive = False  # the caller's connection, after this
+    _stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
+    _relaying: Body | None = None  # the answer's, once its head went to the caller
 
     def body_failed(self, error: ProxyError) -> None:
         """The rest of the request's body is bad, too large or too slow: the upstream never sees its end."""
@@ -75,11 +66,13 @@ class Exchange(Sending):
         request.first_byte_s = now_s
         if head.status > 400 and self._declined(head, now_s):
             return
-        if request.key is not None:
-            self._note_quota(request.key.live, head, now_s)
+        key = self._way.key
+        if key is not None and (key.live.account.refusals or len(upstream.keys) > 1):
+            self._note_quota(key.live, head, now_s)
         self._relaying = body
         self._body = b""
-        self._plan.settled()
+        if self._plan is not None:
+            self._plan.settled()
         self._keep_alive = request.head.keep_alive and not self._uploading and not caller.draining
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
@@ -90,32 +83,28 @@ class Exchange(Sending):
 
     def _declined(self, head: AnswerHead, now_s: float) -> bool:
         """Does the upstream say that it has not done it, and is that dealt with without its answer?"""
-        request, status = self._request, head.status
-        key = request.key
+        key, status = self._way.key, head.status
         if status == 403 and key is not None:
             key.live.doubted = True
         if status == 401:
             if key is None:  # it is the caller's own that was refused
                 return False
-            self._plan.way.member.refused(key)
+            self._way.member.refused(key)
             if not self._try_again(401, Outcome.KEY_REFUSED, f"401 for key {key.name}"):
                 error = UpstreamCredentialsExhausted(f"Upstream {self._upstream.name} did not accept the proxy's key.")
                 self._refuse(error, Outcome.KEY_REFUSED, f"401 for key {key.name}")
             return True
         wait_s = quota.wait_s(head.fields, self._tools.wall_clock()) if status == 429 else None
         if status == 429 and key is not None:
-            key.live.account.refused(self._plan.model, wait_s, now_s, self._tools.dice)
+            key.live.account.refused(self._planned().model, wait_s, now_s, self._tools.dice)
         if self._try_again(status, outcome_of(status), f"status {status}"):
             return True
-        if wait_s is None or self.upload is not None or not self._plan.waits(wait_s, now_s, self._total_deadline_s):
-            return False
-        self._wait_for_quota(wait_s, now_s)
-        return True
+        return wait_s is not None and self._waits_for_quota(wait_s, now_s)
 
     def _note_quota(self, key: KeyLive, head: AnswerHead, now_s: float) -> None:
         """What the answer says of its key's quota: of several keys, the one with more left is used more."""
         if key.account.refusals and head.status != 429:
-            key.account.answered(self._plan.model)
+            key.account.answered(self._planned().model)
         if len(self._upstream.keys) > 1 and now_s >= key.told_s + QUOTA_TOLD_EVERY_S:
             key.told_s = now_s
             used = quota.used_share(head.fields)
@@ -190,8 +179,8 @@ class Exchange(Sending):
 
     def expired(self, now_s: float) -> None:
         """The deadline has passed; whether in earnest is seen here, for bytes do not move it as they come."""
-        if self._waiting is not None:
-            self._waited(self._waiting, now_s)
+        if self._waiting:
+            self._waited(now_s)
         elif now_s >= self._total_deadline_s:
             self._too_late(self._who_was_slow(), "longer than timeouts.total")
         elif self._stalled_bytes is not None:
@@ -276,7 +265,8 @@ class Exchange(Sending):
         now_s, request = self._tools.clock(), self._request
         self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes)
         self._judge(outcome, reason, now_s)
-        self._plan.over()
+        if self._plan is not None:
+            self._plan.over()
         if self.upload is not None:
             self.upload.stop()
         self._tools.account.exchange(request, self._route, outcome, reason, now_s)

@@ -12,7 +12,7 @@ from proxy.dataplane.auth import identify
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.creation import Creation
 from proxy.dataplane.exchange import Exchange
-from proxy.dataplane.plan import Plan
+from proxy.dataplane.plan import Plan, first_way
 from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
 from proxy.dataplane.tools import Tools
@@ -118,13 +118,11 @@ class Handler:
             kind = Tunnel
         elif head.hands_out or (head.may_store and b'"store"' in body):
             kind, request.looked_into = Creation, True
-        plan = Plan(request, route, body, model, only_way)
-        try:
-            way = plan.first(request.ready_s)
-        except Exception:
-            plan.over()
-            raise
-        exchange = kind(self._tools, caller, request, route, plan)
+        if only_way is None:
+            way, plan = first_way(request, route.pool, body, model, request.ready_s)
+        else:
+            way, plan = only_way, Plan(request, only_way.pool, body, model, bound=True)
+        exchange = kind(self._tools, caller, request, route, body, model, plan)
         try:
             exchange.start(way, more=more)
         except Exception:

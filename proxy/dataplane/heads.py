@@ -3,7 +3,7 @@
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.request import Head, Request
 from proxy.policy.fields import KEY_SUBPROTOCOL
-from proxy.state.snapshot import Route, Upstream
+from proxy.state.snapshot import Route, Upstream, Way
 
 
 def upstream_target(route: Route, upstream: Upstream, target: bytes) -> bytes:
@@ -16,25 +16,24 @@ def upstream_target(route: Route, upstream: Upstream, target: bytes) -> bytes:
     return path
 
 
-def request_head(request: Request, route: Route, upstream: Upstream, body_bytes: int | None) -> bytes:
-    """The head of a request to `upstream`. `body_bytes`: the length of its body; None if it is sent in chunks."""
-    way = route, upstream, request.looked_into
-    same = request.head.sent.get(way)
+def request_head(request: Request, route: Route, way: Way, body_bytes: int | None) -> bytes:
+    """The head of a request that goes this way. `body_bytes`: the length of its body; None if it is sent in chunks."""
+    known = route, way, request.looked_into
+    same = request.head.sent.get(known)
     if same is None:
-        same = request.head.sent[way] = _same_each_time(request.head, *way)
+        same = request.head.sent[known] = _same_each_time(request.head, *known)
     if body_bytes is None:
         framing = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     elif request.has_body:
         framing = b"\r\ncontent-length: %d\r\n\r\n" % body_bytes
     else:
         framing = b"\r\n\r\n"
-    key_line = b"" if request.key is None else request.key.line
-    ids = (b"x-request-id: ", request.request_id, b"\r\ntraceparent: ", request.traceparent)
-    return b"".join((same, key_line, *ids, framing))
+    return b"".join((same, request.request_id, b"\r\ntraceparent: ", request.traceparent, framing))
 
 
-def _same_each_time(head: Head, route: Route, upstream: Upstream, looked_into: bool) -> bytes:
-    """What every request with this head begins with at `upstream`."""
+def _same_each_time(head: Head, route: Route, way: Way, looked_into: bool) -> bytes:
+    """What every request with this head that goes this way begins with."""
+    upstream = way.upstream
     parts = [head.method, b" ", upstream_target(route, upstream, head.target), upstream.after_target]
     for name, value in head.fields.passed:
         if looked_into and name.lower() == b"accept-encoding":
@@ -44,8 +43,8 @@ def _same_each_time(head: Head, route: Route, upstream: Upstream, looked_into: b
     parts += (upstream.fixed_lines, head.snapshot.via_line)
     if head.websocket:
         parts.append(b"connection: Upgrade\r\nupgrade: websocket\r\n")
-    if not upstream.keys:
-        parts.append(_callers_credentials(head, upstream))
+    parts.append(_callers_credentials(head, upstream) if way.key is None else way.key.line)
+    parts.append(b"x-request-id: ")
     return b"".join(parts)
 
 

@@ -42,19 +42,19 @@ class ModelLists:
 
     async def _list(self, request: Request, route: Route, member: Member, *, anthropic: bool) -> list[Model] | None:
         """The models of one upstream; None where it gives no list."""
-        upstream, key = member.upstream, member.key or member.upstream.next_key()
-        asking = _request_for_list(request, anthropic=anthropic)
-        asking.key = key
-        lease, outcome = Lease(upstream.live, None if key is None else key.live), Outcome.UPSTREAM_ERROR
+        way = route.pool.way(route.pool.members.index(member))
+        upstream = way.upstream
+        lease, outcome = Lease(way, prompt_bytes=0), Outcome.UPSTREAM_ERROR
         try:
-            fetch = Fetch(self._tools.pools.of(upstream), request_head(asking, route, upstream, 0))
+            asking = _request_for_list(request, anthropic=anthropic)
+            fetch = Fetch(self._tools.pools.of(upstream), request_head(asking, route, way, 0))
             status, payload = await fetch.answer(min(LIST_TIMEOUT_S, upstream.first_byte_timeout_s))
             outcome = outcome_of(status)
             return _read_list(payload) if status == 200 else None
         except FetchFailed:
             return None
         finally:
-            lease.finish(outcome)
+            lease.finish(outcome, self._tools.clock())
 
 
 def _knows_its_models(route: Route) -> Member | None:

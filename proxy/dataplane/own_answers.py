@@ -67,7 +67,7 @@ def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
         error,
         anthropic=speaks_anthropic(request.head.target, request.head.fields.passed),
         request_id=request.request_id,
-        upstream="" if request.member is None else request.member.upstream.name,
+        upstream="" if request.way is None else request.way.upstream.name,
         tries=request.tries,
         cors=request.head.cors,
         close=close,

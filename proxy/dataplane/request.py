@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from proxy.policy.fields import Pair, RequestFields
-from proxy.state.snapshot import Client, Key, Member, Route, Snapshot, Upstream
+from proxy.state.snapshot import Client, Route, Snapshot, Way
 
 
 class Local(Enum):
@@ -47,7 +47,7 @@ class Head:
     hands_out: bool = False  # does the answer hand one out?
     may_store: bool = False  # does it if the body says `store`?
 
-    sent: dict[tuple[Route, Upstream, bool], bytes] = field(default_factory=dict)  # what of it is the same each time
+    sent: dict[tuple[Route, Way, bool], bytes] = field(default_factory=dict)  # what of it is the same each time
 
     @property
     def held_client(self) -> Client | None:
@@ -67,8 +67,7 @@ class Request:
     peer: str
 
     route: Route | None = None
-    member: Member | None = None
-    key: Key | None = None
+    way: Way | None = None  # that it went at last
     looked_into: bool = False  # is the answer, for ids?
     tries: int = 0  # how many times an upstream was asked
     tried: tuple[str, ...] = ()  # the tries that failed: which upstream, and why

@@ -1,13 +1,12 @@
 """Which route a request takes, and which of its pool's members with which key: by path, model, and who made what."""
 
 from proxy.dataplane.request import Head, Request
-from proxy.dataplane.ways import Way
 from proxy.model.errors import BadRequest, BodyTooLarge, ModelForbidden, ModelNotFound, RouteNotFound
 from proxy.policy.model_field import ModelField, find_model, is_readable, names_others
 from proxy.policy.named_models import check_unambiguous, models_in_path, models_in_query
 from proxy.policy.stateful import ids_in_body
 from proxy.state.makers import Maker, Makers
-from proxy.state.snapshot import Client, Route
+from proxy.state.snapshot import Client, Route, Way
 
 QUOTED_CHARACTERS = 100
 MODEL_WANTED = (
@@ -90,8 +89,7 @@ def choose(request: Request, makers: Makers, body: bytes, model: ModelField | No
     route = _match(request, head.named if model is None else model.value)
     if not head.ids:
         return route, None
-    first = route.pool.first
-    return route, Way(route.pool, first, first.key or first.upstream.next_key())
+    return route, route.pool.way(route.pool.first)
 
 
 def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tuple[Route, Way] | None:
@@ -99,10 +97,12 @@ def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tu
     for route in routes:
         if model is not None and not route.serves(model.value):
             continue
-        for pool, member in [(each, member) for each in route.pool.chain() for member in each.members]:
+        for pool, index in [(each, index) for each in route.pool.chain() for index in range(len(each.members))]:
+            member = pool.members[index]
             if member.upstream.name == maker.upstream and (member.key is None or member.key.name == maker.key):
-                key = next((key for key in member.upstream.keys if key.name == maker.key), None)
-                return route, Way(pool, member, key or member.upstream.next_key())
+                return route, pool.way(
+                    index, [way for way in pool.ways[index] if way.key and way.key.name == maker.key]
+                )
     return None
 
 

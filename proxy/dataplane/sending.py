@@ -15,12 +15,12 @@ from proxy.dataplane.request import Request
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.upload import Upload
 from proxy.dataplane.upstream import ConnectionPool, UpstreamConnection
-from proxy.dataplane.ways import Way
 from proxy.model.errors import NobodyLeft, ProxyError, UpstreamTimeout
 from proxy.model.outcome import Outcome
+from proxy.policy.model_field import ModelField
 from proxy.policy.retry import CONNECT, Failure
 from proxy.state.lease import Lease
-from proxy.state.snapshot import Route, Upstream
+from proxy.state.snapshot import Route, Upstream, Way
 
 STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
 OUR_OWN = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL")  # no upstream's fault, and no other would mend it
@@ -28,45 +28,36 @@ ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but 
 
 
 class Sending(ABC):
-    __slots__ = (
-        "_began_s",
-        "_body",
-        "_caller",
-        "_connect_began_s",
-        "_connection",
-        "_last_byte_s",
-        "_lease",
-        "_maybe_stale",
-        "_plan",
-        "_pool",
-        "_reader",
-        "_request",
-        "_route",
-        "_tools",
-        "_total_deadline_s",
-        "_upstream",
-        "_waiting",
-        "deadline_s",
-        "ended",
-        "upload",
-    )
+    """Attributes that most requests never change stand here, and cost them nothing."""
+
+    ended = False
+    upload: Upload | None = None
+    _connection: UpstreamConnection | None = None
+    _maybe_stale = False  # the connection was idle, and may have been closed as it was written to
+    _waiting = False  # for quota, until the deadline
+    _connect_began_s = 0.0
+    _total_deadline_s = math.inf
+    # Of the try that is under way:
     _lease: Lease
     _pool: ConnectionPool
     _reader: AnswerReader
     _upstream: Upstream
+    _way: Way  # that is being tried
 
-    def __init__(self, tools: Tools, caller: Caller, request: Request, route: Route, plan: Plan) -> None:
-        self._tools, self._caller, self._request, self._route, self._plan = tools, caller, request, route, plan
-        self._connection: UpstreamConnection | None = None
-        self._waiting: Way | None = None  # for quota, to be taken at the deadline
-        self._body = b""  # as much of it as was buffered, as this upstream gets it
-        self._maybe_stale = False  # the connection was idle, and may have been closed as it was written to
-        self.ended = False
-        self._began_s = request.ready_s
-        self._connect_began_s = 0.0
-        self._last_byte_s = request.ready_s
-        self._total_deadline_s = self.deadline_s = math.inf
-        self.upload: Upload | None = None
+    def __init__(
+        self,
+        tools: Tools,
+        caller: Caller,
+        request: Request,
+        route: Route,
+        body: bytes,
+        model: ModelField | None,
+        plan: Plan | None,
+    ) -> None:
+        """`body`: as much of it as was buffered; `model`: in it; `plan`: if the first way took one to find."""
+        self._tools, self._caller, self._request, self._route = tools, caller, request, route
+        self._body, self._model, self._plan = body, model, plan
+        self._began_s = self._last_byte_s = request.ready_s
 
     def start(self, way: Way, *, more: bool) -> None:
         """Send the request this way. Where `more` of its body follows, `upload` takes it, until `end_body` or
@@ -78,15 +69,15 @@ class Sending(ABC):
 
     def _begin(self, way: Way) -> None:
         """Begin a try."""
-        request, member = self._request, way.member
-        request.member, request.key = way.member, way.key
+        request = self._request
+        request.way = self._way = way
+        request.tries += 1
         request.sent_s = request.first_byte_s = request.connecting_s = 0.0
-        upstream = self._upstream = member.upstream
+        upstream = self._upstream = way.upstream
         head = request.head
-        self._lease = self._plan.begin(way)
+        self._lease = Lease(way, len(self._body))
         self._pool = self._tools.pools.of(upstream)
         self._reader = AnswerReader(head_only=head.method == b"HEAD", http10=not head.http11, websocket=head.websocket)
-        self._body = self._plan.body_for(member)
         self._total_deadline_s = min(self._total_deadline_s, self._began_s + upstream.total_timeout_s)
         self.deadline_s = self._total_deadline_s
         # A body that cannot be sent twice meets no stale connection.
@@ -122,11 +113,13 @@ class Sending(ABC):
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
         connection.exchange = self
-        request, body, upload = self._request, self._body, self.upload
+        request, way, body, upload = self._request, self._way, self._body, self.upload
+        if way.member.model is not None and self._model is not None:
+            body = self._model.replaced(body, way.member.model)
         length: int | None = len(body)
         if upload is not None:
             length, body = request.content_length, upload.framed(body)
-        head = request_head(request, self._route, self._upstream, length)
+        head = request_head(request, self._route, way, length)
         request.sent_s = self._last_byte_s = now_s = self._tools.clock()
         transport = connection.transport
         if len(body) > ONE_WRITE_BYTES:
@@ -172,13 +165,18 @@ class Sending(ABC):
         if self.upload is not None:
             return False
         now_s = self._tools.clock()
-        way = self._plan.another(failure, now_s, self._total_deadline_s)
+        way = self._planned().another(self._way, failure, now_s, self._total_deadline_s)
         if way is None:
             return False
         self._end_try(outcome, reason, now_s)
-        self._request.ready_s = now_s
-        self._begin(way)
+        self._begin_again(way, now_s)
         return True
+
+    def _planned(self) -> Plan:
+        """The plan, made now if there was none yet."""
+        if self._plan is None:
+            self._plan = Plan(self._request, self._way.pool, self._body, self._model)
+        return self._plan
 
     def _end_try(self, outcome: Outcome, reason: str, now_s: float) -> None:
         self._leave_connection()
@@ -186,12 +184,19 @@ class Sending(ABC):
         self._judge(outcome, reason, now_s)
         self._tools.account.tried(self._request, self._route, reason)
 
+    def _begin_again(self, way: Way, now_s: float) -> None:
+        self._request.ready_s = now_s
+        self._begin(way)
+
     def _judge(self, outcome: Outcome, reason: str, now_s: float) -> None:
         """Does what became of this try speak against its upstream?"""
-        if self._plan.tried(outcome, self._request.sent_s or self._connect_began_s, now_s):
-            pool, upstream = self._plan.way.pool.name, self._upstream.name
+        way = self._way
+        if way.pool.judge(way.member, outcome, self._request.sent_s or self._connect_began_s, now_s):
             self._tools.log.warning(
-                "upstream_ejected", pool=pool, upstream=upstream, last_failure=reason or outcome.value
+                "upstream_ejected",
+                pool=way.pool.name,
+                upstream=way.upstream.name,
+                last_failure=reason or outcome.value,
             )
 
     def _leave_connection(self) -> None:
@@ -204,17 +209,19 @@ class Sending(ABC):
         else:
             connection.abort()
 
-    def _wait_for_quota(self, wait_s: float, now_s: float) -> None:
-        """The upstream said when it takes calls again, and that is soon: take the same way then."""
+    def _waits_for_quota(self, wait_s: float, now_s: float) -> bool:
+        """The upstream said when it takes calls again. If that is soon, the same way is taken then."""
+        if self.upload is not None or not self._planned().waits(wait_s, now_s, self._total_deadline_s):
+            return False
         self._leave_connection()
-        self._waiting = self._plan.way
+        self._waiting = True
         self.deadline_s = now_s + wait_s
+        return True
 
-    def _waited(self, way: Way, now_s: float) -> None:
-        self._waiting = None
+    def _waited(self, now_s: float) -> None:
+        self._waiting = False
         self._end_try(Outcome.RATE_LIMITED, "429, waited out", now_s)
-        self._request.ready_s = now_s
-        self._begin(way)
+        self._begin_again(self._way, now_s)
 
     # --- the other half ------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ first: an end of one side is handed on as just that. Before the 101 it is an exc
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.sockets import LINGER_S, ask_when_silent
-from proxy.dataplane.ways import Way
 from proxy.model.outcome import Outcome
+from proxy.state.snapshot import Way
 
 MAX_EARLY_BYTES = 64 * 1024  # of a caller that does not wait for the 101
 

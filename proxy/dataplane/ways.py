@@ -1,7 +1,6 @@
 """Looking for a way: which member of a pool, and which of its keys, may take a request now."""
 
 import math
-from typing import NamedTuple
 
 from proxy.dataplane.request import Request
 from proxy.model.errors import BadRequest, NobodyLeft, ProxyError, UpstreamCredentialsExhausted, UpstreamRateLimited
@@ -9,27 +8,41 @@ from proxy.policy.load import estimated_work
 from proxy.policy.model_field import ModelField, find_model
 from proxy.policy.prefix import prompt_prefix
 from proxy.policy.retry import Failure
-from proxy.state.snapshot import Key, Member, Pool, Upstream
+from proxy.state.snapshot import Key, Member, Pool, Upstream, Way
 
 MODEL_NAME_MAX = 256  # callers choose it, and it is kept as long as a quota is used up
 OF_THE_KEY = (401, 429)  # another key of the same upstream may do
 
 
-class Way(NamedTuple):
-    pool: Pool
-    member: Member
-    key: Key | None
+def turn(pool: Pool, body: bytes, now_s: float, usable: list[int] | None = None) -> int:
+    """The index of the member whose turn it is, of all or of those that are usable."""
+    prefix = prompt_prefix(body) if pool.by_prefix else b""
+    work = estimated_work(len(body), pool.members[0].live.load.output_bytes)
+    return pool.balancer.pick(now_s, work, prefix, usable)
+
+
+def way_at_once(pool: Pool, index: int, now_s: float) -> Way | None:
+    """The way by this member, if all is well with it, as it nearly always is; so nobody else is looked at."""
+    member = pool.members[index]
+    upstream, live = member.upstream, member.upstream.live
+    if live.inflight >= upstream.max_connections or not (
+        member.live.outlier.out_until_s <= now_s and live.health.healthy
+    ):
+        return None
+    for key in member.keys:
+        if key.live.resting or key.live.account.cool_until_s:
+            return None
+    return pool.way(index)
 
 
 class Search:
     """For one request. What has failed it is not found again."""
 
-    __slots__ = ("_body", "_held", "_looked", "_model", "_named", "_request", "_spent", "_turned")
+    __slots__ = ("_body", "_held", "_looked", "_model", "_named", "_request", "_spent")
 
     def __init__(self, request: Request, body: bytes, model: ModelField | None) -> None:
         self._request, self._body, self._model = request, body, model
         self._spent: tuple[object, ...] = ()  # members and keys
-        self._turned: Member | None = None  # whose turn it was at first
         self._held: Upstream | None = None  # where the request already has a place
         self._looked = False
         self._named: str | None = None
@@ -56,45 +69,25 @@ class Search:
         return None if found is None else found.value
 
     def _spend(self, way: Way, failure: Failure) -> None:
-        of_the_key = failure in OF_THE_KEY and way.member.key is None and way.key is not None
+        of_the_key = failure in OF_THE_KEY and way.key is not None
         self._spent += (way.key if of_the_key else way.member,)
+        self._held = way.upstream
 
     def _find(self, pool: Pool, now_s: float) -> Way | None:
         """Who is next of those that are well; None if there is nobody."""
-        if not self._spent and (way := self._next(pool, now_s)) is not None:
-            return way
         usable = [index for index, member in enumerate(pool.members) if self._is_usable(member, now_s)]
-        return self._by(pool, self._turn(pool, now_s, usable), now_s) if usable else None
+        return self._by(pool, turn(pool, self._body, now_s, usable), now_s) if usable else None
 
-    def _next(self, pool: Pool, now_s: float) -> Way | None:
-        """Who is next, if all is well with it, as it nearly always is; so nobody else is looked at."""
-        member = self._turn(pool, now_s, None)
-        self._turned = self._turned or member
-        upstream, live = member.upstream, member.upstream.live
-        if live.inflight >= upstream.max_connections or not (
-            member.live.outlier.out_until_s <= now_s and live.health.healthy
-        ):
-            return None
-        for key in member.keys:
-            if key.live.resting or key.live.account.cool_until_s:
-                return self._by(pool, member, now_s)
-        return Way(pool, member, member.key or upstream.next_key())
+    def _find_anyway(self, pool: Pool, turned: int, now_s: float) -> Way | None:
+        """All are out: one of them may be well again, and to ask is better than to refuse.
 
-    def _find_anyway(self, pool: Pool, now_s: float) -> Way | None:
-        """All are out: one of them may be well again, and to ask is better than to refuse."""
+        It was `turned`'s turn. If that had been in vain, others would wait for theirs for ever.
+        """
         left = [index for index, member in enumerate(pool.members) if member.weight and self._has_way(member, now_s)]
         if not left:
             return None
         pool.live.panics += 1
-        turned = self._turned  # if the turn it took was in vain, others would wait for theirs for ever
-        if turned is not None and any(pool.members[index] is turned for index in left):
-            return self._by(pool, turned, now_s)
-        return self._by(pool, self._turn(pool, now_s, left), now_s)
-
-    def _turn(self, pool: Pool, now_s: float, usable: list[int] | None) -> Member:
-        prefix = prompt_prefix(self._body) if pool.by_prefix else b""
-        work = estimated_work(len(self._body), pool.members[0].live.load.output_bytes)
-        return pool.members[pool.balancer.pick(now_s, work, prefix, usable)]
+        return self._by(pool, turned if turned in left else turn(pool, self._body, now_s, left), now_s)
 
     def _is_usable(self, member: Member, now_s: float) -> bool:
         return member.weight > 0 and member.is_up(now_s) and member not in self._spent and self._has_way(member, now_s)
@@ -106,18 +99,17 @@ class Search:
             return False
         return not member.keys or any(self._may_use(key, now_s) for key in member.keys)
 
-    def _may_use(self, key: Key, now_s: float) -> bool:
+    def _may_use(self, key: Key | None, now_s: float) -> bool:
+        if key is None:
+            return True
         live = key.live
         if not live.resting and not live.account.cool_until_s and not self._spent:
             return True
         return key not in self._spent and live.is_usable(self.model, now_s)
 
-    def _by(self, pool: Pool, member: Member, now_s: float) -> Way | None:
-        """By this member, with the key that is next of those that may be used; None if there is none."""
-        usable = [key for key in member.keys if self._may_use(key, now_s)]
-        if not usable:
-            return None if member.keys else Way(pool, member, None)
-        return Way(pool, member, member.key or member.upstream.next_key(usable))
+    def _by(self, pool: Pool, index: int, now_s: float) -> Way:
+        """By this member, which has a way, with the key that is next of those that may be used."""
+        return pool.way(index, [way for way in pool.ways[index] if self._may_use(way.key, now_s)])
 
     def _nobody(self, pool: Pool, now_s: float) -> ProxyError:
         """Why there is nobody to ask."""

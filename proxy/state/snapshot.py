@@ -11,14 +11,17 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from proxy.model.outcome import Outcome
 from proxy.obs.metrics import Series
 from proxy.policy.balance import Balancer
 from proxy.policy.cors import Cors
 from proxy.policy.fields import Pair
 from proxy.policy.key_turns import KeyTurns
-from proxy.policy.outlier import Ejection
+from proxy.policy.outlier import FAILURES, Ejection
 from proxy.policy.retry import RetryRule
 from proxy.state.live import KeyLive, MemberLive, PoolLive, UpstreamLive
+
+_OK = Outcome.OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Upstream:
     overridden: frozenset[bytes]  # names, in lower case, of a caller's fields that ours replace
     query: bytes  # configured query, encoded, without a question mark
     keys: tuple[Key, ...]
-    key_turns: KeyTurns | None  # None: callers bring their own
+    key_turns: KeyTurns
     max_connections: int
     first_byte_timeout_s: float
     idle_timeout_s: float
@@ -65,16 +68,6 @@ class Upstream:
     websocket_idle_s: float  # likewise
     tcp_keepalive_s: float | None
     live: UpstreamLive
-
-    def next_key(self, usable: Sequence[Key] | None = None) -> Key | None:
-        """The key that is next of those that are usable, or of all; None where callers bring their own."""
-        keys = self.keys
-        if self.key_turns is None:
-            return None
-        if len(keys) == 1:
-            return keys[0]
-        indices = range(len(keys)) if usable is None else [keys.index(key) for key in usable]
-        return keys[self.key_turns.pick([key.live.used for key in keys], indices)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +91,16 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """A way that a request may take: by a member of a pool, with a key of its upstream."""
+
+    pool: "Pool"
+    member: Member
+    upstream: Upstream
+    key: Key | None  # None: callers bring their own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     name: str
     members: tuple[Member, ...]
@@ -106,8 +109,22 @@ class Pool:
     retry: RetryRule
     ejection: Ejection
     fallback: "Pool | None"
-    first: Member  # who is asked where only the maker would know, and it is not remembered who that is
+    first: int  # the member who is asked where only the maker would know, and it is not remembered who that is
     live: PoolLive
+    ways: tuple[tuple[Way, ...], ...] = field(init=False)  # by each member, one with each of its keys
+
+    def __post_init__(self) -> None:
+        ways = [[Way(self, member, member.upstream, key) for key in member.keys or (None,)] for member in self.members]
+        object.__setattr__(self, "ways", tuple(map(tuple, ways)))
+
+    def way(self, index: int, usable: Sequence[Way] = ()) -> Way:
+        """The way by this member with the key that is next, of `usable` if there are any, or of all."""
+        ways = usable or self.ways[index]
+        if len(ways) == 1:
+            return ways[0]
+        upstream = ways[0].upstream
+        keys = [upstream.keys.index(way.key) for way in ways if way.key is not None]
+        return self.ways[index][upstream.key_turns.pick([key.live.used for key in upstream.keys], keys)]
 
     def chain(self) -> "Iterator[Pool]":
         """It, and those that it falls back on, one after the other."""
@@ -116,12 +133,19 @@ class Pool:
             yield pool
             pool = pool.fallback
 
-    def judge(self, member: Member, began_s: float, now_s: float) -> bool:
-        """A try at this member failed. True if it is left out for a while from now on."""
+    def judge(self, member: Member, outcome: Outcome, began_s: float, now_s: float) -> bool:
+        """A try at this member has ended. True if it is left out for a while from now on."""
         live = member.live
+        if outcome is _OK:
+            if live.outlier.failures:
+                live.outlier.succeeded(began_s)
+            return False
+        if outcome not in FAILURES:
+            return False
         out = sum(other.live.outlier.is_out(now_s) for other in self.members)
         if not self.ejection.failed(live.outlier, began_s, now_s, out, len(self.members)):
             return False
+        live.ejections += 1
         live.load.returned(live.outlier.out_until_s)  # then, with a slow start
         return True
 

@@ -133,7 +133,8 @@ async def test_times_are_those_of_the_last_try(refusing, scripted, proxy):
 
 
 async def test_body_is_not_kept_while_its_answer_lasts(scripted, proxy):
-    running = await proxy(config_for((await scripted(held := Held())).url, pool=IN_TURN))
+    bad = await scripted(answering(BUSY))
+    running = await proxy(config_for(bad.url, (await scripted(held := Held())).url, pool=IN_TURN))
     caller = await RawCaller.connect(running.port)
     await caller.send(post())
     await caller.read_until(Held.FIRST)

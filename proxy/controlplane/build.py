@@ -112,6 +112,7 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
         overridden.add(auth.header.lower().encode())
     return Upstream(
         name=name,
+        name_line=b"\r\nx-serinus-upstream: " + name.encode(),
         url=str(base_url),
         endpoint=endpoint,
         base_path=base_url.path.encode(),

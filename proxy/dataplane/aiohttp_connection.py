@@ -84,8 +84,7 @@ class AiohttpConnection(RequestHandler):
 
     # --- the connection ------------------------------------------------------------------------------------------
 
-    @property
-    def draining(self) -> bool:
+    def is_draining(self) -> bool:
         return self._callers.draining
 
     @property

@@ -20,6 +20,8 @@ _FIELD = re.compile(
 )
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"upgrade"))
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+# What is looked at, and passes.
+_END_TO_END = _FRAMING | {b"content-type", b"x-accel-buffering", b"cache-control", b"x-request-id"}
 _NEVER_NOMINATED = _FRAMING | {b"content-type", b"set-cookie", b"upgrade", b"", b"close", b"keep-alive"}
 _MAX_LENGTH_DIGITS = 18  # what fits into 63 bits whatever the digits: callers read a length into those
 
@@ -56,12 +58,8 @@ def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> An
     if fields.count(b"\r\n") > MAX_FIELDS:
         raise BadAnswer(f"more than {MAX_FIELDS} fields")
     seen: dict[bytes, bytes] = {}
-    cuts: list[tuple[int, int]] = []
-    unframed = status in (101, 204)  # its framing fields, if any, are wrong, and would be to the caller
-    for found in _FIELD.finditer(fields.lower()):
-        name, value = found.groups()
-        if name in _HOP_BY_HOP or name[:10] == b"x-serinus-" or (unframed and name in _FRAMING):
-            cuts.append(found.span())
+    lowered = fields.lower()
+    for name, value in _FIELD.findall(lowered):
         if name in seen:
             if name == b"transfer-encoding":
                 raise BadAnswer("more than one Transfer-Encoding")
@@ -76,8 +74,8 @@ def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> An
     if length is not None and len(length.rstrip()) > _MAX_LENGTH_DIGITS:
         raise BadAnswer("a Content-Length beyond all measure")
     keep_alive = http11
-    if cuts:
-        fields = _without(fields, cuts)
+    if not seen.keys() <= _END_TO_END or status in (101, 204):
+        fields = _without_hop_by_hop(fields, lowered, unframed=status in (101, 204))
         if b"connection" in seen:
             options = {option.strip() for option in seen[b"connection"].split(b",")}
             keep_alive = b"close" not in options and (http11 or b"keep-alive" in options)
@@ -95,11 +93,14 @@ def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> An
     )
 
 
-def _without(fields: bytes, cuts: list[tuple[int, int]]) -> bytes:
+def _without_hop_by_hop(fields: bytes, lowered: bytes, *, unframed: bool) -> bytes:
+    """`unframed`: without those of framing too, which are wrong there, and would be to the caller."""
     kept, at = [], 0
-    for start, end in cuts:
-        kept.append(fields[at:start])
-        at = end
+    for found in _FIELD.finditer(lowered):
+        name = found[1]
+        if name in _HOP_BY_HOP or name[:10] == b"x-serinus-" or (unframed and name in _FRAMING):
+            kept.append(fields[at : found.start()])
+            at = found.end()
     kept.append(fields[at:])
     return b"".join(kept)
 

@@ -10,15 +10,21 @@ import math
 
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.bodies import Body
+from proxy.dataplane.callers import Caller
 from proxy.dataplane.heads import answer_head
 from proxy.dataplane.own_answers import render_for
+from proxy.dataplane.plan import Plan
+from proxy.dataplane.request import Request
 from proxy.dataplane.sending import Sending
 from proxy.dataplane.sockets import reset
+from proxy.dataplane.tools import Tools
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
 from proxy.model.outcome import Outcome, outcome_of
 from proxy.policy import quota
+from proxy.policy.model_field import ModelField
 from proxy.policy.retry import RESET, TIMEOUT
 from proxy.state.live import KeyLive
+from proxy.state.snapshot import Route
 
 QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 
@@ -26,9 +32,22 @@ QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 class Exchange(Sending):
     IDLE_LIMIT = "timeouts.idle"  # the setting that says how long an upstream may be silent amid its answer
 
-    _keep_alive = False  # the caller's connection, after this
-    _stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
-    _relaying: Body | None = None  # the answer's, once its head went to the caller
+    __slots__ = ("_keep_alive", "_relaying", "_stalled_bytes")
+
+    def __init__(
+        self,
+        tools: Tools,
+        caller: Caller,
+        request: Request,
+        route: Route,
+        body: bytes,
+        model: ModelField | None,
+        plan: Plan | None,
+    ) -> None:
+        super().__init__(tools, caller, request, route, body, model, plan)
+        self._keep_alive = False  # the caller's connection, after this
+        self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
+        self._relaying: Body | None = None  # the answer's, once its head went to the caller
 
     def body_failed(self, error: ProxyError) -> None:
         """The rest of the request's body is bad, too large or too slow: the upstream never sees its end."""
@@ -63,7 +82,7 @@ class Exchange(Sending):
         """Write the head of the answer, and what came with it, in one go."""
         request, upstream, caller, head = self._request, self._upstream, self._caller, self._reader.head
         assert head is not None  # noqa: S101 - a body follows a head
-        request.first_byte_s = now_s
+        request.first_byte_wait_s = now_s - request.sent_s
         if head.status > 400 and self._declined(head, now_s):
             return
         key = self._way.key
@@ -73,11 +92,12 @@ class Exchange(Sending):
         self._body = b""
         if self._plan is not None:
             self._plan.settled()
-        self._keep_alive = request.head.keep_alive and not self._uploading and not caller.draining
+        self._keep_alive = request.head.keep_alive and not self._is_uploading() and not caller.is_draining()
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
-        request.relayed_s = self._tools.clock()
+        before_s = request.sent_s - request.ready_s - request.connecting_s
+        request.overhead_s = before_s + self._tools.clock() - now_s
         if caller.writing_paused:
             self.pause()
 
@@ -130,15 +150,16 @@ class Exchange(Sending):
     def _complete(self) -> None:
         """The answer's last byte was written to the caller."""
         connection, self._connection = self._connection, None
+        uploading = self._is_uploading()
         if connection is not None:
-            unsent = self._uploading or connection.transport.get_write_buffer_size() > 0
+            unsent = uploading or connection.transport.get_write_buffer_size() > 0
             if self._stalled_bytes is not None:
                 connection.transport.resume_reading()
-            if self._reader.clean and not unsent:
+            if self._reader.is_clean() and not unsent:
                 self._pool.give(connection)
             else:
                 connection.abort()
-        self._end(outcome_of(self._request.status), keep_alive=self._keep_alive and not self._uploading)
+        self._end(outcome_of(self._request.status), keep_alive=self._keep_alive and not uploading)
 
     def upstream_eof(self) -> bool:
         """An answer's end by close is the end of its connection."""
@@ -196,7 +217,7 @@ class Exchange(Sending):
 
     def _who_was_slow(self) -> Outcome:
         """Whose doing it is that the whole took too long: not this upstream's, if another had the time before it."""
-        if self._stalled_bytes is not None or self._uploading:
+        if self._stalled_bytes is not None or self._is_uploading():
             return Outcome.CLIENT_GONE
         return Outcome.STOPPED if self._request.tries > 1 and self._relaying is None else Outcome.TIMEOUT
 
@@ -233,7 +254,8 @@ class Exchange(Sending):
         """Nothing of an answer has been sent: send an error of our own."""
         self._drop_connection()
         request, caller = self._request, self._caller
-        keep_alive = request.head.keep_alive and not error.close and not self._uploading and not caller.draining
+        ends = error.close or self._is_uploading() or caller.is_draining()
+        keep_alive = request.head.keep_alive and not ends
         caller.wire.write(render_for(request, error, close=not keep_alive))
         request.status = error.status
         self._end(outcome, keep_alive=keep_alive, reason=reason)

@@ -77,8 +77,7 @@ class FastConnection(asyncio.Protocol):
 
     # --- the connection ------------------------------------------------------------------------------------------
 
-    @property
-    def draining(self) -> bool:
+    def is_draining(self) -> bool:
         return self._lane.callers.draining
 
     @property
@@ -216,7 +215,7 @@ class FastConnection(asyncio.Protocol):
             self._refuse(request, InternalError("The proxy failed; its log says why."))
 
     def _refuse(self, request: Request, error: ProxyError) -> None:
-        close = error.close or self.draining
+        close = error.close or self.is_draining()
         self._lane.callers.account.refused(request, error)
         if not self.wire.is_closing():
             self.wire.write(render_for(request, error, close=close))

@@ -39,7 +39,7 @@ class Fetch:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._reader.clean:
+        if self._reader.is_clean():
             self._pool.give(connection)
         else:
             connection.abort()

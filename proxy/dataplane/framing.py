@@ -46,8 +46,7 @@ class AnswerReader:
     def done(self) -> bool:
         return self.body is not None and self.body.done
 
-    @property
-    def clean(self) -> bool:
+    def is_clean(self) -> bool:
         """May the connection carry another request? Only after a whole answer with nothing behind it."""
         body = self.body
         return body is not None and body.done and self.reusable and not body.excess

@@ -67,10 +67,15 @@ class Handler:
             head,
             content_length,
             request_id or self._id_prefix + b"%x" % next(self._ids),
-            traceparent or b"00-%032x-%016x-01" % (self._dice(128) or 1, self._dice(64) or 1),
+            traceparent or self._trace(),
             self._clock(),
             peer,
         )
+
+    def _trace(self) -> bytes:
+        """A trace that begins here: its id and the span's, at random but never zero, and sampled."""
+        both = (self._dice(192) | 1 << 64 | 1).to_bytes(24).hex("-", -16)  # 16 bytes and 8
+        return b"00-%b-01" % both.encode()
 
     def in_force(self, head: Head) -> bool:
         """Was this head admitted by the configuration that is in force now?"""

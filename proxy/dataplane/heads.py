@@ -24,7 +24,7 @@ def request_head(request: Request, route: Route, way: Way, body_bytes: int | Non
         same = request.head.sent[known] = _same_each_time(request.head, *known)
     if body_bytes is None:
         framing = b"\r\ntransfer-encoding: chunked\r\n\r\n"
-    elif request.has_body:
+    elif body_bytes or request.has_body:
         framing = b"\r\ncontent-length: %d\r\n\r\n" % body_bytes
     else:
         framing = b"\r\n\r\n"
@@ -82,7 +82,7 @@ def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_
             parts.append(b"\r\ncache-control: no-cache")
     # An upstream's own request id is what its support asks for, so it stays; ours then goes by another name.
     id_name = b"x-serinus-request-id" if b"x-request-id" in seen else b"x-request-id"
-    parts.append(b"\r\n%b: %b\r\nx-serinus-upstream: %b" % (id_name, request.request_id, upstream.name.encode()))
+    parts += (b"\r\n", id_name, b": ", request.request_id, upstream.name_line)
     if request.tries > 1:
         parts.append(b"\r\nx-serinus-attempts: %d" % request.tries)
     if head.status == 101:

@@ -34,7 +34,7 @@ _VARYING = re.compile(
 class KnownHeads:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._known: dict[tuple[bytes, ...], Head] = {}
+        self._known: dict[tuple[bytes | None, ...], Head] = {}
 
     def request(self, block: bytes, peer: str) -> Request | None:
         """The request whose head is `block`, up to and with the CRLF of its last field; None if it is not a plain one.
@@ -75,7 +75,7 @@ class KnownHeads:
             return None
         return request if request.head.local is None else None
 
-    def _remember(self, same: tuple[bytes, ...], values: tuple[bytes | None, ...], request: Request) -> None:
+    def _remember(self, same: tuple[bytes | None, ...], values: tuple[bytes | None, ...], request: Request) -> None:
         fields = request.head.fields
         length = None if fields.content_length is None else b"%d" % fields.content_length
         if values != (length, fields.request_id, fields.traceparent):
@@ -114,23 +114,18 @@ def _plain(parser: httptools.HttpRequestParser, pairs: tuple[Pair, ...]) -> bool
     return True
 
 
-def _without_varying(block: bytes) -> tuple[tuple[bytes, ...], tuple[bytes | None, bytes | None, bytes | None]]:
-    """The head without the values that differ from call to call; and its length, request id and traceparent.
+def _without_varying(block: bytes) -> tuple[tuple[bytes | None, ...], tuple[bytes | None, bytes | None, bytes | None]]:
+    """The head without the fields whose values differ from call to call; and its length, request id and traceparent.
 
-    In pieces, for a value that is empty is none of those.
+    In pieces: a text, of the field behind it which of the three it is, the next text, and so on.
     """
     length = request_id = traceparent = None
-    parts, at = [], 0
-    for found in _VARYING.finditer(block):
-        group = found.lastindex or 0
-        start, end = found.span(group)
-        parts.append(block[at:start])
-        at = end
-        if group == 1:
-            length = found[1]
-        elif group == 2:
-            request_id = found[2]
+    pieces = _VARYING.split(block)
+    for at in range(1, len(pieces), 4):
+        if pieces[at] is not None:
+            length, pieces[at] = pieces[at], b""
+        elif pieces[at + 1] is not None:
+            request_id, pieces[at + 1] = pieces[at + 1], b""
         else:
-            traceparent = found[3]
-    parts.append(block[at:])
-    return tuple(parts), (length, request_id, traceparent)
+            traceparent, pieces[at + 2] = pieces[at + 2], b""
+    return tuple(pieces), (length, request_id, traceparent)

@@ -79,21 +79,9 @@ class Request:
     ready_s: float = 0.0  # all of it that is buffered had arrived
     connecting_s: float = 0.0  # how long a new connection took; 0 where there was an idle one
     sent_s: float = 0.0
-    first_byte_s: float = 0.0  # of the answer; 0 where none came
-    relayed_s: float = 0.0  # the answer's first bytes were written to the caller
+    first_byte_wait_s: float | None = None  # from sending to the answer's first byte
+    overhead_s: float | None = None  # what the proxy itself added: from last byte in to sending, from first to relaying
 
     @property
     def has_body(self) -> bool:
         return self.content_length is not None or self.head.fields.chunked
-
-    @property
-    def first_byte_wait_s(self) -> float | None:
-        """From sending to the answer's first byte."""
-        return self.first_byte_s - self.sent_s if self.first_byte_s else None
-
-    @property
-    def overhead_s(self) -> float | None:
-        """What the proxy itself added: from the request's last byte to sending, from the answer's first to relaying."""
-        if not self.relayed_s:
-            return None
-        return self.sent_s - self.ready_s - self.connecting_s + self.relayed_s - self.first_byte_s

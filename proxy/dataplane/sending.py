@@ -28,21 +28,36 @@ ONE_WRITE_BYTES = 16 * 1024  # a larger body is not copied behind its head, but 
 
 
 class Sending(ABC):
-    """Attributes that most requests never change stand here, and cost them nothing."""
-
-    ended = False
-    upload: Upload | None = None
-    _connection: UpstreamConnection | None = None
-    _maybe_stale = False  # the connection was idle, and may have been closed as it was written to
-    _waiting = False  # for quota, until the deadline
-    _connect_began_s = 0.0
-    _total_deadline_s = math.inf
+    __slots__ = (
+        "_began_s",
+        "_body",
+        "_caller",
+        "_connect_began_s",
+        "_connection",
+        "_last_byte_s",
+        "_lease",
+        "_maybe_stale",
+        "_model",
+        "_plan",
+        "_pool",
+        "_reader",
+        "_request",
+        "_route",
+        "_tools",
+        "_total_deadline_s",
+        "_upstream",
+        "_waiting",
+        "_way",
+        "deadline_s",
+        "ended",
+        "upload",
+    )
     # Of the try that is under way:
     _lease: Lease
     _pool: ConnectionPool
     _reader: AnswerReader
     _upstream: Upstream
-    _way: Way  # that is being tried
+    _way: Way
 
     def __init__(
         self,
@@ -57,7 +72,14 @@ class Sending(ABC):
         """`body`: as much of it as was buffered; `model`: in it; `plan`: if the first way took one to find."""
         self._tools, self._caller, self._request, self._route = tools, caller, request, route
         self._body, self._model, self._plan = body, model, plan
+        self._connection: UpstreamConnection | None = None
+        self._maybe_stale = False  # the connection was idle, and may have been closed as it was written to
+        self._waiting = False  # for quota, until the deadline
+        self._connect_began_s = 0.0
         self._began_s = self._last_byte_s = request.ready_s
+        self._total_deadline_s = self.deadline_s = math.inf
+        self.upload: Upload | None = None
+        self.ended = False
 
     def start(self, way: Way, *, more: bool) -> None:
         """Send the request this way. Where `more` of its body follows, `upload` takes it, until `end_body` or
@@ -72,7 +94,8 @@ class Sending(ABC):
         request = self._request
         request.way = self._way = way
         request.tries += 1
-        request.sent_s = request.first_byte_s = request.connecting_s = 0.0
+        request.sent_s = request.connecting_s = 0.0
+        request.first_byte_wait_s = None
         upstream = self._upstream = way.upstream
         head = request.head
         self._lease = Lease(way, len(self._body))
@@ -154,8 +177,7 @@ class Sending(ABC):
             self.upload.end()
             self._last_byte_s = self._tools.clock()
 
-    @property
-    def _uploading(self) -> bool:
+    def _is_uploading(self) -> bool:
         return self.upload is not None and self.upload.open
 
     # --- another try ---------------------------------------------------------------------------------------------
@@ -204,7 +226,7 @@ class Sending(ABC):
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._reader.clean and not connection.transport.get_write_buffer_size():
+        if self._reader.is_clean() and not connection.transport.get_write_buffer_size():
             self._pool.give(connection)
         else:
             connection.abort()

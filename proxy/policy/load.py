@@ -35,11 +35,11 @@ class Load:
     __slots__ = (
         "_failed_s",
         "_peak_s",
-        "_penalty",
         "_sampled_s",
         "inflight",
         "mean_work",
         "output_bytes",
+        "penalty",
         "since_s",
         "work",
     )
@@ -53,7 +53,7 @@ class Load:
         self.since_s = since_s
         self._peak_s = 0.0  # at _sampled_s; 0: no sample yet
         self._sampled_s = 0.0
-        self._penalty = 0.0  # at _failed_s
+        self.penalty = 0.0  # at _failed_s: see penalty_at
         self._failed_s = 0.0
 
     def began(self, cost: float) -> None:
@@ -73,7 +73,7 @@ class Load:
         self.inflight -= 1
         self.work = self.work - cost if self.inflight else 0.0  # no rounding errors stay behind
         if failed:
-            self._penalty = min(self.penalty_at(now_s) + FAILURE_PENALTY, MOST_PENALTY)
+            self.penalty = min(self.penalty_at(now_s) + FAILURE_PENALTY, MOST_PENALTY)
             self._failed_s = now_s
             return
         if first_byte_wait_s is not None:
@@ -98,12 +98,12 @@ class Load:
 
     def penalty_at(self, now_s: float) -> float:
         """What is left of the penalties for failures, from 0.0 to MOST_PENALTY."""
-        return self._penalty and self._penalty * exp((self._failed_s - now_s) / DECAY_S)
+        return self.penalty and self.penalty * exp((self._failed_s - now_s) / DECAY_S)
 
     def returned(self, now_s: float) -> None:
         """The member is back after an absence: what was known of its speed and failures is of no use any more."""
         self.since_s = now_s
-        self._peak_s = self._penalty = 0.0
+        self._peak_s = self.penalty = 0.0
 
 
 class Seat:
@@ -141,7 +141,7 @@ def least_work(seat: Seat, now_s: float, cost: float) -> float:
     busy = (load.work / unit - seat.owed) * seat.scale + (cost / unit if cost > unit else 1.0)
     if busy < LEAST:
         busy = LEAST
-    return busy * (1.0 + load.penalty_at(now_s))
+    return busy * (1.0 + load.penalty_at(now_s)) if load.penalty else busy
 
 
 def peak_ewma(seat: Seat, now_s: float, _cost: float) -> float:

@@ -52,6 +52,7 @@ class Key:
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
     name: str
+    name_line: bytes  # a field for callers, with CRLF before it
     url: str  # its base URL
     endpoint: Endpoint
     base_path: bytes  # of base_url, without a trailing slash

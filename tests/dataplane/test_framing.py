@@ -225,7 +225,7 @@ def test_any_excess_is_kept_from_the_caller(answer, http10, data):
     got = feed(reader, *cut_at(sent, *offsets(data, len(sent))))
     assert got == (answer.payload if http10 else answer.body)
     assert reader.done
-    assert not reader.clean
+    assert not reader.is_clean()
 
 
 # --- what follows the end ---------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_bytes_after_the_end_are_dropped_and_spoil_the_connection(answer, excess
         reader = reader_for(answer)
         assert feed(reader, *cut_at(sent, offset)) == answer.body
         assert reader.done
-        assert not reader.clean
+        assert not reader.is_clean()
         assert reader.end() == b""
 
 
@@ -281,16 +281,16 @@ def test_connection_is_used_again_only_where_both_sides_mean_it(reusable, raw):
     reader = AnswerReader()
     reader.feed(raw)
     assert reader.done
-    assert reader.clean is reusable
+    assert reader.is_clean() is reusable
 
 
 @every_answer
 def test_connection_is_not_used_again_before_the_end(answer):
     reader = reader_for(answer)
     for byte in cut_at(answer.raw, *range(1, len(answer.raw))):
-        assert not reader.clean
+        assert not reader.is_clean()
         reader.feed(byte)
-    assert reader.clean is (not answer.until_close and not answer.raw.startswith(b"HTTP/1.0"))
+    assert reader.is_clean() is (not answer.until_close and not answer.raw.startswith(b"HTTP/1.0"))
 
 
 # --- what is cut ------------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def assert_refused(pieces: list[bytes]) -> None:
     with pytest.raises(BadAnswer):
         feed(reader, *pieces)
     assert reader.head is None
-    assert not reader.clean
+    assert not reader.is_clean()
 
 
 @pytest.mark.parametrize("raw", NO_ANSWERS.values(), ids=NO_ANSWERS)

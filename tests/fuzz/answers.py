@@ -45,7 +45,7 @@ def read(parts: list[bytes], *, to_head: bool, http10: bool) -> Read:
     try:
         for part in parts:
             got += reader.feed(part)
-        clean = reader.clean
+        clean = reader.is_clean()
         got += reader.end()
     except BadAnswer:
         whole = False

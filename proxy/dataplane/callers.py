@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.deadlines import Timed, Watch
 from proxy.obs.log import Log
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Caller(Protocol):
     """What an exchange needs of the caller's connection."""
 
     wire: asyncio.Transport
+    exchange: "Exchange | None"
 
     @property
     def writing_paused(self) -> bool: ...

@@ -89,9 +89,7 @@ class Exchange(Sending):
         if key is not None and (key.live.account.refusals or len(upstream.keys) > 1):
             self._note_quota(key.live, head, now_s)
         self._relaying = body
-        self._body = b""
-        if self._plan is not None:
-            self._plan.settled()
+        self._settled(now_s)
         self._keep_alive = request.head.keep_alive and not self._is_uploading() and not caller.is_draining()
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
@@ -100,6 +98,12 @@ class Exchange(Sending):
         request.overhead_s = before_s + self._tools.clock() - now_s
         if caller.writing_paused:
             self.pause()
+
+    def _settled(self, now_s: float) -> None:
+        """An answer has begun: no other try can follow."""
+        self._body = b""
+        if self._plan is not None:
+            self._plan.settled()
 
     def _declined(self, head: AnswerHead, now_s: float) -> bool:
         """Does the upstream say that it has not done it, and is that dealt with without its answer?"""
@@ -200,6 +204,8 @@ class Exchange(Sending):
 
     def expired(self, now_s: float) -> None:
         """The deadline has passed; whether in earnest is seen here, for bytes do not move it as they come."""
+        if self.ended:
+            return  # by what came in between
         if self._waiting:
             self._waited(now_s)
         elif now_s >= self._total_deadline_s:

@@ -5,6 +5,7 @@ pick the key → open the lease → send. What can be refused is refused before 
 what was wrong.
 """
 
+import math
 from collections.abc import Callable
 from itertools import count
 
@@ -12,6 +13,7 @@ from proxy.dataplane.auth import identify
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.creation import Creation
 from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.hedged import Hedged
 from proxy.dataplane.plan import Plan, first_way
 from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
@@ -118,7 +120,7 @@ class Handler:
         request.route = route
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
-        kind = Exchange
+        kind = Exchange if route.pool.hedge_after_s == math.inf else Hedged
         if head.websocket:
             kind = Tunnel
         elif head.hands_out or (head.may_store and b'"store"' in body):

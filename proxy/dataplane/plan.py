@@ -5,7 +5,7 @@ from itertools import islice
 from proxy.dataplane.request import Request
 from proxy.dataplane.ways import Search, turn, way_at_once
 from proxy.policy.model_field import ModelField
-from proxy.policy.retry import Failure
+from proxy.policy.retry import HEDGE, Failure
 from proxy.state.snapshot import Pool, Way
 
 
@@ -58,7 +58,7 @@ class Plan(Search):
         self._tries += 1
         if self._bound or now_s >= deadline_s or not self._may_repeat(failure):
             return None
-        self._spend(way, failure)
+        self.spend(way, failure)
         other = self._find(self._pool, now_s) if self._tries < self._pool.retry.attempts else None
         other = other or self._fall_back(now_s)
         if other is not None:
@@ -74,10 +74,26 @@ class Plan(Search):
         self._repeats(429)
         return True
 
+    def beside(self, way: Way, now_s: float) -> Way | None:
+        """Another way to take at the same time as this one, which is slow; None if there is none."""
+        if self._bound or self._tries + 1 >= self._pool.retry.attempts or not self._within_budget():
+            return None
+        self._spend(way.member)
+        other = self._find(self._pool, now_s)
+        if other is not None:
+            self._tries += 1
+            self._repeats(HEDGE)
+        return other
+
+    def repeats(self, failure: Failure) -> bool:
+        """Is this a failure after which another try is made at all?"""
+        return failure in self._pool.retry.on or failure == 401
+
     def _may_repeat(self, failure: Failure) -> bool:
-        live, rule = self._pool.live, self._pool.retry
-        if rule.attempts == 1 or not (failure in rule.on or failure == 401):
-            return False
+        return self._pool.retry.attempts > 1 and self.repeats(failure) and self._within_budget()
+
+    def _within_budget(self) -> bool:
+        live = self._pool.live
         return self._on_retry or live.budget.allows(live.requests)
 
     def _repeats(self, failure: Failure) -> None:

@@ -113,9 +113,11 @@ class Sending(ABC):
 
     def _connect(self) -> None:
         self._connect_began_s = self._tools.clock()
+        self._upstream.live.pending += 1
         self._pool.open(self)
 
     def connected(self, connection: UpstreamConnection) -> None:
+        self._upstream.live.pending -= 1
         if self.ended:
             self._pool.give(connection)
             return
@@ -123,6 +125,7 @@ class Sending(ABC):
         self._send(connection)
 
     def connect_failed(self, reason: str, *, timed_out: bool) -> None:
+        self._upstream.live.pending -= 1
         if self.ended:
             return
         name, outcome = self._upstream.name, _TIMEOUT if timed_out else _UPSTREAM_ERROR

@@ -25,9 +25,7 @@ def way_at_once(pool: Pool, index: int, now_s: float) -> Way | None:
     """The way by this member, if all is well with it, as it nearly always is; so nobody else is looked at."""
     member = pool.members[index]
     upstream, live = member.upstream, member.upstream.live
-    if live.inflight >= upstream.max_connections or not (
-        member.live.outlier.out_until_s <= now_s and live.health.healthy
-    ):
+    if not (upstream.has_room() and live.health.healthy and member.live.outlier.out_until_s <= now_s):
         return None
     for key in member.keys:
         if key.live.resting or key.live.account.cool_until_s:
@@ -68,10 +66,14 @@ class Search:
             return None
         return None if found is None else found.value
 
-    def _spend(self, way: Way, failure: Failure) -> None:
+    def spend(self, way: Way, failure: Failure) -> None:
+        """It failed: it, or its key alone, is not taken again."""
         of_the_key = failure in OF_THE_KEY and way.key is not None
-        self._spent += (way.key if of_the_key else way.member,)
+        self._spend(way.key if of_the_key else way.member)
         self._held = way.upstream
+
+    def _spend(self, what: Member | Key | None) -> None:
+        self._spent += (what,)
 
     def _find(self, pool: Pool, now_s: float) -> Way | None:
         """Who is next of those that are well; None if there is nobody."""
@@ -95,7 +97,7 @@ class Search:
     def _has_way(self, member: Member, now_s: float) -> bool:
         """Is there room, and a key that may be used?"""
         upstream = member.upstream
-        if upstream.live.inflight - (self._held is upstream) >= upstream.max_connections:
+        if not upstream.has_room(self._held is upstream):
             return False
         return not member.keys or any(self._may_use(key, now_s) for key in member.keys)
 

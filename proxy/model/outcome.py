@@ -12,6 +12,7 @@ class Outcome(Enum):
     TIMEOUT = "timeout"  # no connection or no first byte in time
     STALLED = "stalled"  # an answer begun, then silent for longer than `timeouts.idle`
     STOPPED = "stopped"  # the proxy itself ended it, as it stopped: counts against nobody
+    HEDGED = "hedged"  # another try was faster, and this one was let go: counts against nobody
     TRUNCATED = "truncated"  # an answer begun and cut before its end
 
     # Identity is enough, and this hash is taken on every request.
@@ -25,4 +26,5 @@ def outcome_of(status: int) -> Outcome:
     return Outcome.UPSTREAM_ERROR if status >= 500 else Outcome.RATE_LIMITED if status == 429 else _OK
 
 
+FAULTLESS = frozenset((Outcome.OK, Outcome.CLIENT_GONE, Outcome.STOPPED, Outcome.HEDGED))  # nobody's, or not its own
 _OK = Outcome.OK  # an attribute of an Enum costs 70 ns in Python 3.11

@@ -72,6 +72,15 @@ class Retry(Record):
     )
 
 
+class Hedge(Record):
+    """Making a slow call once more, elsewhere, without giving up the first. Whoever answers first has the caller."""
+
+    after_s: Wait = Field(
+        alias="after",
+        description="How long to wait for the first byte of an answer that is not streamed. Both calls are billed.",
+    )
+
+
 class Pool(Record):
     """Members that share the requests of the routes that lead here."""
 
@@ -90,6 +99,7 @@ class Pool(Record):
     )
     outlier: Outlier = Field(default_factory=Outlier, description="When a member that fails is left out.")
     retry: Retry = Field(default_factory=Retry, description="What is tried again.")
+    hedge: Hedge | None = Field(None, description="Calling twice where an answer is slow. Absent: never.")
     fallback: Name | None = Field(None, description="The pool to ask when nobody here is left.")
 
     @model_validator(mode="after")

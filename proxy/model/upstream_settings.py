@@ -189,6 +189,9 @@ class Upstream(Record):
         None, description="Active checks. Absent: only what becomes of requests tells how it is."
     )
     max_connections: Count = Field(1024, ge=1, description="How many requests are open at once at most.")
+    max_pending: Count = Field(
+        1024, ge=1, description="How many of them wait for a new connection at most, as to a host that does not answer."
+    )
 
     @model_validator(mode="after")
     def _one_source_of_credentials(self) -> Self:

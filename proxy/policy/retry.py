@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 Failure = str | int  # one of the words below, or a status
 CONNECT, RESET, TIMEOUT = "connect", "reset", "timeout"
+HEDGE = "hedge"  # no failure yet: another try beside one that is slow
 
 LEAST_RETRIES = 3  # Envoy's min_retry_concurrency: a share of few requests is none
 COOLING_FIRST_S, COOLING_LONGEST_S = 1.0, 60.0

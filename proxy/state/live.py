@@ -70,11 +70,12 @@ class KeyLive:
 class UpstreamLive:
     """One upstream, and the keys it has been used with."""
 
-    __slots__ = ("health", "inflight", "keys", "name", "outcomes")
+    __slots__ = ("health", "inflight", "keys", "name", "outcomes", "pending")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.inflight = 0
+        self.pending = 0  # of those, how many wait for a new connection
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.health = Health()  # as active checks see it
         self.keys: dict[str, KeyLive] = {}

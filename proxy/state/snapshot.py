@@ -63,12 +63,17 @@ class Upstream:
     keys: tuple[Key, ...]
     key_turns: KeyTurns
     max_connections: int
+    max_pending: int
     first_byte_timeout_s: float
     idle_timeout_s: float
     total_timeout_s: float  # infinite where there is none
     websocket_idle_s: float  # likewise
     tcp_keepalive_s: float | None
     live: UpstreamLive
+
+    def has_room(self, held: int = 0) -> bool:
+        """For another request of someone who holds so many places here already, and gives them up for it?"""
+        return self.live.inflight - held < self.max_connections and self.live.pending < self.max_pending
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +113,7 @@ class Pool:
     balancer: Balancer
     by_prefix: bool  # the balancer wants to know how prompts begin
     retry: RetryRule
+    hedge_after_s: float  # infinite: never
     ejection: Ejection
     fallback: "Pool | None"
     first: int  # the member who is asked where only the maker would know, and it is not remembered who that is

@@ -143,6 +143,27 @@ async def test_full_upstream_is_passed_over_and_if_all_are_the_caller_is_told(sc
     assert answer.field(b"retry-after") is not None
 
 
+async def test_no_more_than_so_many_wait_for_a_connection(scripted, proxy):
+    async def never_shakes_hands(talk: Conversation) -> None:
+        await talk.gone()
+
+    dead, good = await scripted(never_shakes_hands), await scripted(answering(whole(b"{}")))
+    dead_url = dead.url.replace("http:", "https:")
+    config = one_pool("{upstream: up0, weight: 1000}, {upstream: up1}", dead, good, more=", max_pending: 2")
+    running = await proxy(config.replace(dead.url, dead_url))
+    waiting = [await RawCaller.connect(running.port) for _ in range(2)]
+    for caller in waiting:
+        await caller.send(post())
+    up0 = running.serinus.registry.upstreams["up0"]
+    await running.until(lambda: up0.pending == 2)
+    for _ in range(5):
+        assert (await ask(running.port, post())).field(b"x-serinus-upstream") == b"up1"
+    for caller in waiting:
+        caller.writer.transport.abort()
+    await running.until_logged(7)
+    assert up0.pending == 2  # who has left does not end the attempt: its connection may serve the next
+
+
 CHAIN = (
     "{chat: {members: [{upstream: up0}, {upstream: up1}], balance: smooth_rr, slow_start: 0s, fallback: second},"
     " second: {members: [{upstream: up2}], fallback: third}, third: {members: [{upstream: up3}]}}"

@@ -12,6 +12,7 @@ from proxy.controlplane.crosscheck import FILES, texts
 from proxy.controlplane.document import read
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.shape import fields
+from proxy.controlplane.vault import new_master_key
 from proxy.model.record import Record
 from proxy.model.settings import Settings
 
@@ -22,6 +23,7 @@ def loaded(example: Path, folder: Path) -> Loaded:
     """Loads a copy beside which all files exist that it names, with all variables set that it names."""
     text = example.read_text()
     variables = {name: f"sk-ant-{name}" for name in re.findall(r"env:([A-Z_]+)", text)}
+    variables["MASTER_KEY"] = new_master_key()
     named = [path for pattern in FILES for _, path in texts(yaml.safe_load(text), *pattern)]
     for name in named + re.findall(r"file:(secrets/\S+)", text):
         file = folder / name

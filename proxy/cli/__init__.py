@@ -10,6 +10,7 @@ from proxy.cli.bench import bench
 from proxy.cli.check import check
 from proxy.cli.demo import demo
 from proxy.cli.schema import schema
+from proxy.cli.seal import seal
 from proxy.cli.serve import serve
 from proxy.cli.status import status, top
 
@@ -23,5 +24,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (serve, check, schema, demo, bench, status, top):
+for command in (serve, check, schema, demo, bench, status, top, seal):
     main.add_command(command)

@@ -14,6 +14,7 @@ from proxy.controlplane.document import Document
 from proxy.controlplane.problems import Path, Problem
 from proxy.controlplane.secrets import SecretReader
 from proxy.controlplane.shape import closest
+from proxy.controlplane.vault import MasterKey
 from proxy.model.address import Address
 from proxy.model.quantities import shown
 from proxy.model.settings import Settings
@@ -29,6 +30,7 @@ SECRETS: tuple[Pattern, ...] = (
     ("clients", ANY, "keys", ANY),
     ("admin", "tokens", ANY, "value"),
     ("upstreams", ANY, "keys", ANY, "value"),
+    ("master_keys", ANY),
 )
 FILES: tuple[Pattern, ...] = (
     ("listen", ANY, "tls", "cert"),
@@ -60,6 +62,7 @@ def crosscheck(document: Document, secrets: SecretReader) -> list[Problem]:
         findings += check(data)
     findings += _shared_secrets(data, secrets)
     findings += _files(data, secrets.locate)
+    findings += _master_keys(data, secrets)
     return [Problem(path, document.line(path), message, document.file) for path, message in findings]
 
 
@@ -221,6 +224,15 @@ def _files(data: Any, locate: Callable[[FilePath], FilePath]) -> Iterator[Findin
                 yield path, f"{file} cannot be read: {(error.strerror or 'no reason given').lower()}"
             except ValueError:
                 yield path, "not a path: write one without control characters"
+
+
+def _master_keys(data: Any, secrets: SecretReader) -> Iterator[Finding]:
+    for path, text in texts(data, "master_keys", ANY):
+        try:
+            if text in secrets.known:
+                MasterKey.parse_all(secrets.known[text].reveal())
+        except ValueError as error:
+            yield path, str(error)
 
 
 def _prefixes(data: Any, secrets: SecretReader) -> Iterator[Finding]:

@@ -64,7 +64,9 @@ def parse(
     document = read(text, file)
     # What is only there to be an alias's anchor.
     document.data = {name: value for name, value in document.data.items() if not name.startswith("x-")}
-    secrets = SecretReader(environ, base)
+    listed = document.data.get("master_keys")
+    master_keys = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
+    secrets = SecretReader(environ, base, master_keys)
     settings, problems = None, []
     try:
         settings = Settings.model_validate(document.data, context=secrets)

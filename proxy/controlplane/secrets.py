@@ -7,10 +7,11 @@ Errors name the variable or the file, never what is in it. A name is shown only 
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from proxy.controlplane.shape import closest
+from proxy.controlplane.vault import CONFIG_PURPOSE, MASTER_KEY_VARIABLE, MasterKey, Vault
 from proxy.model.secret import Secret
 
 # A token is some hundred bytes; this is a file that was mistaken for one.
@@ -23,9 +24,11 @@ _FOREIGN = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{[^}]*\}|\$\{\{.*\}\}|os\.environ/
 class SecretReader:
     """The resolver and locator that settings are validated with; remembers what it found and what it noticed."""
 
-    def __init__(self, environ: Mapping[str, str], base: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], base: Path, master_keys: Sequence[str] = ()) -> None:
+        """`master_keys`: ways to them, as the configuration has them; the environment may hold one more."""
         self._environ = environ
         self._base = base
+        self._master_keys = master_keys
         self.known: dict[str, Secret] = {}  # by the text in the configuration
         self.remarks: dict[str, list[str]] = {}
 
@@ -42,13 +45,23 @@ class SecretReader:
             case "file":
                 value = self._from_file(rest)
             case "sealed":
-                raise ValueError("this version cannot read sealed: values: write env:NAME or file:/path")
+                value = self.vault().unseal(text, CONFIG_PURPOSE)
             case _:
                 value = self._as_it_stands(text)
                 remarks.append("the secret stands here in plain text: write env:NAME or file:/path")
         self.known[text] = Secret(value)
         self.remarks[text] = remarks + _noticed(value)
         return self.known[text]
+
+    def vault(self) -> Vault:
+        """What opens sealed values. Raises ValueError where a master key is none, or there is none at all."""
+        keys: list[MasterKey] = []
+        for text in self._master_keys:
+            if Vault.is_sealed(text):
+                raise ValueError("a master key cannot be sealed itself: write env:NAME or file:/path")
+            keys += MasterKey.parse_all(self.resolve(text).reveal())
+        keys += MasterKey.parse_all(self._environ.get(MASTER_KEY_VARIABLE, ""))
+        return Vault(keys)
 
     def _from_environment(self, name: str) -> str:
         if not _VARIABLE.fullmatch(name):

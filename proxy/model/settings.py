@@ -285,6 +285,11 @@ class Settings(Record):
     )
     log: Log = Field(default_factory=Log, description="What is logged, and how.")
     clients: tuple[Client, ...] = Field((), description="Who may call. None: everyone, on loopback listeners only.")
+    master_keys: tuple[SecretText, ...] = Field(
+        (),
+        description="What opens `sealed:` values, and keeps rotated keys across restarts; the first seals. "
+        "SERINUS_MASTER_KEY in the environment is one more.",
+    )
     upstreams: dict[Name, Upstream] = Field(default_factory=dict, description="The provider endpoints, by name.")
     pools: dict[Name, Pool] = Field(default_factory=dict, description="Upstreams that share requests, by name.")
     routes: tuple[Route, ...] = Field((), description="Which requests go to which pool; the first match decides.")

@@ -8,6 +8,7 @@ import pytest
 from proxy.controlplane.load import parse
 from proxy.controlplane.problems import ConfigInvalid
 from proxy.controlplane.secrets import FILE_BYTES_MAX, SecretReader
+from proxy.controlplane.vault import CONFIG_PURPOSE, MasterKey, Vault, new_master_key
 
 MARKER = "S3CR3T-5f1c"
 
@@ -113,10 +114,38 @@ def test_file_that_is_none(tmp_path: Path) -> None:
     assert "comes no path" in refusal(reader(tmp_path), "file:a\0b")
 
 
-def test_sealed_is_refused_by_its_name() -> None:
+def test_sealed_without_a_master_key() -> None:
     message = refusal(reader(), f"sealed:v1:{MARKER}")
-    assert "cannot read sealed: values" in message
-    assert MARKER not in message
+    assert message == "no master key: set SERINUS_MASTER_KEY, or name a file that holds one"
+
+
+def test_sealed_opens_with_any_master_key(tmp_path: Path) -> None:
+    first, second = new_master_key(), new_master_key()
+    file = secret_file(tmp_path, first.encode())
+    sealed = Vault([MasterKey.parse(second)]).seal(MARKER, CONFIG_PURPOSE)
+    assert SecretReader({"SERINUS_MASTER_KEY": second}, tmp_path, [f"file:{file}"]).resolve(sealed).reveal() == MARKER
+    assert SecretReader({"A": first, "B": second}, tmp_path, ["env:A", "env:B"]).resolve(sealed).reveal() == MARKER
+    assert MARKER not in refusal(reader(SERINUS_MASTER_KEY=first), sealed)
+
+
+def test_sealed_values_in_a_configuration() -> None:
+    master = new_master_key()
+    sealed = Vault([MasterKey.parse(master)]).seal(MARKER, CONFIG_PURPOSE)
+    text = f"""
+        master_keys: [env:MASTER]
+        upstreams: {{a: {{base_url: 'http://127.0.0.1:1', keys: [{{name: main, value: '{sealed}'}}]}}}}
+        pools: {{p: {{members: [{{upstream: a}}]}}}}
+        routes: [{{prefix: /v1, pool: p}}]
+    """
+    loaded = parse(text, {"MASTER": master})
+    assert (loaded.settings.upstreams["a"].keys[0].value.reveal(), loaded.warnings) == (MARKER, ())
+    with pytest.raises(ConfigInvalid) as caught:
+        parse(text, {"MASTER": "too short"})
+    assert [str(problem).partition(": ")[2].partition(":")[0] for problem in caught.value.problems] == [
+        "master_keys[0]",
+        "upstreams.a.keys[0].value",
+    ]
+    assert "too short" not in str(caught.value.problems)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "ENV:KEY", "env : KEY", " env:KEY", "$KEY", "${KEY}", "${{ secrets.KEY }}"])

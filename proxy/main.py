@@ -16,10 +16,16 @@ import uvloop
 
 from proxy import __version__
 from proxy.controlplane.admin import Admin
+from proxy.controlplane.admin_keys import AdminKeys
+from proxy.controlplane.audit import Audit
 from proxy.controlplane.build import build, listener_tls
 from proxy.controlplane.checks import Checks
+from proxy.controlplane.key_store import KeyStore
+from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
+from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.reload import Reloader
+from proxy.controlplane.secret_files import SecretFiles
 from proxy.controlplane.state_dir import locked
 from proxy.controlplane.status import Reporter
 from proxy.dataplane.callers import Limits
@@ -28,6 +34,7 @@ from proxy.model.settings import Settings
 from proxy.obs.access_lines import AccessLines
 from proxy.obs.log import AccessLog, Log, access_log, configure
 from proxy.obs.metrics import Metrics
+from proxy.obs.output import Output
 from proxy.obs.recent import Recent
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshots
@@ -61,7 +68,13 @@ class Serinus:
         self.settings, self.log = settings, log
         self.registry, self.metrics = Registry(clock), Metrics()
         self._tls = [listener_tls(index, listener) for index, listener in enumerate(settings.listen)]
-        snapshots = Snapshots(build(settings, self.registry, self.metrics, generation=1))
+        self.keyring = Keyring(settings, self.registry, clock, random.random, log)
+        state_dir = settings.state_dir.absolute()
+        store = KeyStore(state_dir, loaded.vault, log)
+        store.restore(self.keyring, settings)
+        self.keyring.take(settings, "start")
+        self.recorder = Recorder(Audit(state_dir / "audit.log", wall_clock), store, log)
+        snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, self.keyring.serving))
         self.metrics.generation = 1
         self.metrics.inflight = self.registry.inflight
         self.metrics.outcomes = self.registry.outcomes
@@ -79,14 +92,23 @@ class Serinus:
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
-        reporter = Reporter(snapshots, self._recent, clock, self.metrics.connections)
+        reporter = Reporter(snapshots, self._recent, clock, self.metrics.connections, self.keyring)
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
-        self.reloader = Reloader(path, environ, settings, self.registry, self.metrics, self.data_plane.swap, log)
-        self.checks = Checks(settings, self.registry, clock, log)
+        self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended
+        self.reloader = Reloader(
+            path, environ, settings, self.registry, self.metrics, self.keyring, self.data_plane.swap, log
+        )
+        self.keyring.on_change = self._keys_changed
+        self.keyring.on_event = self.recorder.event
+        self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_applied = self._applied
+        self.secret_files = SecretFiles(loaded.secret_files, self.reloader.reload, log)
         self._tasks = Tasks()
         self.ready = False
-        self.admin = Admin(settings.admin, self.metrics, reporter, self.reloader, ready=lambda: self.ready)
+        keys = AdminKeys(self.keyring, self.recorder, clock, self.data_plane.cut_holders)
+        self.admin = Admin(
+            settings.admin, self.metrics, reporter, self.reloader, keys, self.recorder, ready=lambda: self.ready
+        )
         self.addresses: list[tuple[str, int]] = []
         self.admin_address = ("", 0)
 
@@ -101,6 +123,7 @@ class Serinus:
             address = listener.address
             self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
         self._tasks.spawn(self.checks.run())
+        self._tasks.spawn(self.secret_files.run())
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
 
@@ -108,8 +131,13 @@ class Serinus:
         """No more active checks."""
         await self._tasks.close()
 
-    def _applied(self, settings: Settings) -> None:
-        self.checks.settings = settings
+    def _keys_changed(self) -> None:
+        self.reloader.rebuild()
+        self.recorder.begin_save(self.keyring)
+
+    def _applied(self, loaded: Loaded) -> None:
+        self.checks.settings = loaded.settings
+        self.secret_files.watch(loaded.secret_files)
 
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""
@@ -128,6 +156,7 @@ class Serinus:
         await self.stop_checking()
         await self.data_plane.close()
         await self.admin.close()
+        await self.recorder.close()
         if isinstance(self._access, AccessLines):
             self._access.flush()
         if self.addresses:
@@ -178,18 +207,24 @@ def serve(path: Path, environ: Environ) -> None:
     """
     loaded = load(path, environ())
     settings: Settings = loaded.settings
-    log = configure(settings.log.level, settings.log.format)
+    output = Output(sys.stderr.fileno())
+    log = configure(settings.log.level, settings.log.format, output)
+    output.on_lost = lambda lines: log.warning("log_lines_lost", lines=lines)
     for warning in loaded.warnings:
         log.warning("config_warning", problem=str(warning))
     # What was made so far stays; what requests make is freed by its counts. So the cycle collector may look rarely.
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 10, 100)
     with locked(settings.state_dir):
-        uvloop.run(_serve(path, environ, loaded, log))
+        try:
+            uvloop.run(_serve(path, environ, loaded, log, output))
+        finally:
+            output.close()
 
 
-async def _serve(path: Path, environ: Environ, loaded: Loaded, log: Log) -> None:
+async def _serve(path: Path, environ: Environ, loaded: Loaded, log: Log, output: Output) -> None:
     settings = loaded.settings.log
     by_line = settings.format == "json" and settings.level in ("debug", "info")
-    lines = AccessLines(sys.stderr) if by_line else None
-    await run(Serinus(path, environ, loaded, log, access=lines), asyncio.Event())
+    serinus = Serinus(path, environ, loaded, log, access=AccessLines(output) if by_line else None)
+    serinus.data_plane.watch.add(output)
+    await run(serinus, asyncio.Event())

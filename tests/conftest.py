@@ -36,11 +36,14 @@ def fast_lane() -> bool:
 
 
 @pytest.fixture
-async def proxy(fast_lane: bool) -> AsyncIterator[Callable[..., "asyncio.Future[RunningProxy]"]]:
+async def proxy(
+    fast_lane: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., "asyncio.Future[RunningProxy]"]]:
     """Starts proxies: `running = await proxy(config_text)`. Each must end with no lease, task or exchange left."""
     started: list[RunningProxy] = []
 
     async def start(config: str, **options: object) -> RunningProxy:
+        monkeypatch.chdir(tmp_path_factory.mktemp("state"))  # each has a state_dir of its own
         running = await start_proxy(config, fast_lane=fast_lane, **options)
         started.append(running)
         return running

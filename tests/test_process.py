@@ -114,6 +114,7 @@ async def test_hangup_reloads(serinus, scripted):
 async def test_env_file_has_the_secrets_and_is_read_again(serinus, scripted, tmp_path):
     upstream = await scripted(answering(whole(b"{}")))
     config = ADMIN + config_for(upstream.url).replace("value: upstream-key-0", "value: env:UPSTREAM_KEY")
+    config += "overlap: {share: 0%}\n"
     env_file = tmp_path / ".env"
     env_file.write_text("UPSTREAM_KEY=first\n")
     await serinus.start(config, "--env-file", str(env_file), UPSTREAM_KEY="outer")
@@ -121,9 +122,31 @@ async def test_env_file_has_the_secrets_and_is_read_again(serinus, scripted, tmp
     await ask(port, get())
     env_file.write_text("UPSTREAM_KEY=second\n")
     serinus.send(signal.SIGHUP)
-    await serinus.until("config_applied")
+    await serinus.until("key_rotated")
     await ask(port, get())
-    assert [request.field(b"authorization") for request in upstream.requests] == [b"Bearer first", b"Bearer second"]
+    seen = [request.field(b"authorization") for request in upstream.requests]
+    assert (seen[0], seen[-1]) == (b"Bearer first", b"Bearer second")
+
+
+async def test_key_in_a_file_is_rotated_by_whoever_writes_it(serinus, scripted, tmp_path):
+    upstream = await scripted(answering(whole(b"{}")))
+    secrets = tmp_path / "secrets"  # as Kubernetes mounts them
+    for version in ("first", "second"):
+        (secrets / version).mkdir(parents=True)
+        (secrets / version / "key").write_text(f"{version}\n")
+        (secrets / version / "key").chmod(0o640)
+    (secrets / "..data").symlink_to("first")
+    (secrets / "key").symlink_to("..data/key")
+    config = ADMIN + config_for(upstream.url).replace("value: upstream-key-0", f"value: 'file:{secrets}/key'")
+    await serinus.start(config + "overlap: {share: 0%}\n")
+    port = await serinus.serving()
+    await ask(port, get())
+    (secrets / "..next").symlink_to("second")
+    (secrets / "..next").rename(secrets / "..data")
+    await serinus.until("key_rotated")
+    await ask(port, get())
+    seen = [request.field(b"authorization") for request in upstream.requests]
+    assert (seen[0], seen[-1]) == (b"Bearer first", b"Bearer second")
 
 
 # --- ending ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from proxy import __version__
 from proxy.cli.bench import bench
 from proxy.cli.check import check
 from proxy.cli.demo import demo
+from proxy.cli.keys import keys
 from proxy.cli.schema import schema
 from proxy.cli.seal import seal
 from proxy.cli.serve import serve
@@ -24,5 +25,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (serve, check, schema, demo, bench, status, top, seal):
+for command in (serve, check, schema, demo, bench, status, top, seal, keys):
     main.add_command(command)

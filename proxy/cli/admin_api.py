@@ -7,17 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import click
 import msgspec
 
+from proxy.controlplane.key_status import KeyStatus
 from proxy.controlplane.secrets import SecretReader
 from proxy.controlplane.status import Status
 from proxy.model.reasons import reason
 from proxy.model.secret import Secret
 
+T = TypeVar("T")
 TIMEOUT_S = 10.0
 DEFAULT = "http://127.0.0.1:9090"
 TOKEN_VARIABLE = "SERINUS_ADMIN_TOKEN"  # noqa: S105 - its name
@@ -28,6 +30,10 @@ _address = click.option(
 _token = click.option(
     "--token", help=f"env:NAME, file:/path or the token. [default: env:{TOKEN_VARIABLE}, if it is set]"
 )
+
+
+class _Keys(msgspec.Struct):
+    keys: list[KeyStatus]
 
 
 class AdminUnavailable(click.ClickException):
@@ -41,21 +47,49 @@ class AdminApi:
 
     def status(self, window_s: float) -> Status:
         """Raises AdminUnavailable."""
-        body = self._get("/status", window=f"{window_s:g}s")
+        return self._decoded(self._get("/status", window=f"{window_s:g}s"), Status, "/status")
+
+    def keys(self) -> list[KeyStatus]:
+        """Raises AdminUnavailable."""
+        return self._decoded(self._get("/keys"), _Keys, "/keys").keys
+
+    def rotate(self, upstream: str, key: str, value: str, *, until_restart: bool) -> dict[str, str]:
+        """`result`, `fingerprint` and `said`. Raises AdminUnavailable."""
+        body = {"value": value, "until_restart": until_restart}
+        path = f"/keys/{quote(upstream, safe='')}/{quote(key, safe='')}/rotate"
+        return self._decoded(self._post(path, body, also=422), dict[str, str], path)
+
+    def revoke(self, upstream: str, key: str, fingerprint: str, *, now: bool) -> dict[str, Any]:
+        """`cut`, how many requests were ended, and `not_kept`, why it will be forgotten. Raises AdminUnavailable."""
+        path = f"/keys/{quote(upstream, safe='')}/{quote(key, safe='')}/revoke"
+        return self._decoded(self._post(path, {"fingerprint": fingerprint, "now": now}), dict[str, Any], path)
+
+    def _decoded(self, body: bytes, kind: type[T], path: str) -> T:
         try:
-            return msgspec.json.decode(body, type=Status)
+            return msgspec.json.decode(body, type=kind)
         except msgspec.DecodeError as error:
-            raise AdminUnavailable(f"{self.url}/status is no status of this version of Serinus: {error}") from None
+            raise AdminUnavailable(f"{self.url}{path} is not of this version of Serinus: {error}") from None
 
     def _get(self, path: str, **query: str) -> bytes:
-        request = urllib.request.Request(f"{self.url}{path}?{urlencode(query)}")  # noqa: S310 - its scheme was checked
+        return self._asked(urllib.request.Request(f"{self.url}{path}?{urlencode(query)}"))  # noqa: S310 - was checked
+
+    def _post(self, path: str, body: object, also: int = 200) -> bytes:
+        """`also`: another status that brings a result."""
+        request = urllib.request.Request(f"{self.url}{path}", msgspec.json.encode(body), method="POST")  # noqa: S310
+        request.add_header("content-type", "application/json")
+        return self._asked(request, also)
+
+    def _asked(self, request: urllib.request.Request, also: int = 200) -> bytes:
         if self.token is not None:
             request.add_header("authorization", f"Bearer {self.token.reveal()}")
         try:
             with _opener.open(request, timeout=TIMEOUT_S) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
-            raise AdminUnavailable(f"{self.url} answers {error.code}: {_said(error.read())}") from None
+            body = error.read()
+            if error.code == also:
+                return body
+            raise AdminUnavailable(f"{self.url} answers {error.code}: {_said(body)}") from None
         except (OSError, ValueError) as error:
             raise AdminUnavailable(
                 f"{self.url} does not answer: {reason(error)}. Is it the address of the admin API?"

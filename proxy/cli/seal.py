@@ -6,7 +6,6 @@ What is read is never an argument, which all users of a machine can see.
 import os
 import re
 import stat
-import sys
 from pathlib import Path
 from tempfile import mkstemp
 from typing import NamedTuple
@@ -14,7 +13,8 @@ from typing import NamedTuple
 import click
 
 from proxy.cli.check import counted
-from proxy.controlplane.secrets import FILE_BYTES_MAX, SecretReader
+from proxy.cli.secret_input import secret_on_stdin
+from proxy.controlplane.secrets import SecretReader
 from proxy.controlplane.vault import CONFIG_PURPOSE, MASTER_KEY_VARIABLE, MasterKey, Unreadable, Vault, new_master_key
 
 # Whatever the file's format. Of a broken value it finds the beginning, which is called damaged then, not passed over.
@@ -84,26 +84,10 @@ def _master_keys(files: tuple[Path, ...]) -> list[MasterKey]:
 
 
 def _seal(vault: Vault, purpose: str) -> str:
-    try:
-        value = _typed() if sys.stdin.isatty() else _piped()
-    except UnicodeDecodeError:
-        raise ValueError("standard input holds no text: give the secret as UTF-8") from None
-    if not value:
-        raise ValueError("standard input is empty: write the secret to it, as in: serinus seal < /run/secrets/openai")
+    value = secret_on_stdin("serinus seal < /run/secrets/openai")
     if vault.is_sealed(value):
         raise ValueError("the value on standard input is sealed already: give the secret itself")
     return vault.seal(value, purpose)
-
-
-def _typed() -> str:
-    return str(click.prompt("Secret (not shown)", hide_input=True, err=True))
-
-
-def _piped() -> str:
-    content = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
-    if len(content) > FILE_BYTES_MAX:
-        raise ValueError(f"more than {FILE_BYTES_MAX} bytes on standard input: is it the right file?")
-    return content.decode().removesuffix("\n").removesuffix("\r")  # as of a file: secret
 
 
 def _rewrap(file: Path, vault: Vault, purpose: str) -> str:

@@ -7,6 +7,7 @@ import click
 from proxy.cli.environment import env_file_option, environment
 from proxy.controlplane.problems import ConfigInvalid
 from proxy.controlplane.state_dir import StateDirUnusable
+from proxy.controlplane.state_file import StateUnreadable, StateUnwritable
 from proxy.main import CannotListen
 from proxy.main import serve as run
 
@@ -22,5 +23,5 @@ def serve(path: Path, env_file: Path | None) -> None:
         for problem in invalid.problems:
             click.echo(str(problem), err=True)
         raise SystemExit(1) from None
-    except (StateDirUnusable, CannotListen) as error:
+    except (StateDirUnusable, StateUnreadable, StateUnwritable, CannotListen) as error:
         raise click.ClickException(str(error)) from None

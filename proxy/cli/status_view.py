@@ -9,7 +9,7 @@ from rich.text import Text
 from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic
 
 COLOURS = {"ok": "green", "failing": "bold red", "idle": "dim", "unhealthy": "bold red", "ejected": "bold red"}
-COLOURS |= {"active": "green", "cooling": "yellow", "resting": "bold red"}
+COLOURS |= {"active": "green", "cooling": "yellow", "resting": "bold red", "quarantined": "bold red", "revoked": "dim"}
 FIRST_BYTE = "first byte ms\np50 / p95 / p99"
 TREND_LOOKS = 24
 _BARS = " ▁▂▃▄▅▆▇█"

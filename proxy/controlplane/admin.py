@@ -6,9 +6,10 @@ from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
+from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
+from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.reload import Applied, Rejected, Reloader
 from proxy.controlplane.status import Reporter, Status
 from proxy.model.quantities import parse_wait
@@ -29,11 +30,13 @@ class Admin:
         metrics: Metrics,
         reporter: Reporter,
         reloader: Reloader,
+        keys: AdminKeys,
+        recorder: Recorder,
         ready: Callable[[], bool],
     ) -> None:
         self._settings, self._metrics, self._reporter = settings, metrics, reporter
-        self._reloader, self._ready = reloader, ready
-        self._tokens = frozenset(sha256(token.value.reveal().encode()).digest() for token in settings.tokens)
+        self._reloader, self._keys, self._recorder, self._ready = reloader, keys, recorder, ready
+        self._tokens = {sha256(token.value.reveal().encode()).digest(): token.name for token in settings.tokens}
         self._runner: web.AppRunner | None = None
 
     def app(self) -> web.Application:
@@ -45,6 +48,7 @@ class Admin:
                 web.get("/metrics", self._metrics_page),
                 web.get("/status", self._status),
                 web.post("/reload", self._reload),
+                *self._keys.routes(),
             ]
         )
         return app
@@ -68,26 +72,29 @@ class Admin:
     ) -> web.StreamResponse:
         """Tokens where there are any; and no requests that a web page made a browser send."""
         if request.path not in _OPEN_PATHS:
-            if self._tokens and not self._has_token(request):
-                return _json({"error": "send a token of admin.tokens as `Authorization: Bearer TOKEN`"}, 401)
+            holder = self._holder(request)
+            if holder is None:
+                return answer({"error": "send a token of admin.tokens as `Authorization: Bearer TOKEN`"}, 401)
+            request[HOLDER] = holder
             if not self._tokens and not _is_local_name(request.host):
-                return _json(
+                return answer(
                     {"error": f"the Host {request.host!r} is not this machine: set admin.tokens to allow other names"},
                     403,
                 )
             if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
-                return _json({"error": "changes need `content-type: application/json`"}, 415)
+                return answer({"error": "changes need `content-type: application/json`"}, 415)
         try:
             return await handler(request)
         except web.HTTPException as error:
-            return _json({"error": error.reason}, error.status)
+            return answer({"error": error.reason}, error.status)
 
-    def _has_token(self, request: web.Request) -> bool:
+    def _holder(self, request: web.Request) -> str | None:
+        """Whose token it came with, by its name; None where one is needed and is not there."""
+        if not self._tokens:
+            return "anyone"
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return (
-            scheme.lower() == "bearer"
-            and sha256(token.strip().encode("utf-8", "surrogateescape")).digest() in self._tokens
-        )
+        digest = sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        return self._tokens.get(digest) if scheme.lower() == "bearer" else None
 
     async def _livez(self, request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -103,8 +110,8 @@ class Admin:
         try:
             window_s = min(parse_wait(request.query.get("window", DEFAULT_WINDOW)), LONGEST_S)
         except ValueError as error:
-            return _json({"error": f"window: {error}"}, 400)
-        return _json(self.status(window_s))
+            return answer({"error": f"window: {error}"}, 400)
+        return answer(self.status(window_s))
 
     def status(self, window_s: float) -> Status:
         last = self._reloader.last
@@ -114,15 +121,13 @@ class Admin:
 
     async def _reload(self, request: web.Request) -> web.Response:
         result = await self._reloader.reload()
-        return _json(_outcome(result), 200 if isinstance(result, Applied) else 422)
+        about = {"result": _outcome(result)["result"], "generation": str(result.generation)}
+        await self._recorder.done("configuration_reloaded", request[HOLDER], request.remote or "", about)
+        return answer(_outcome(result), 200 if isinstance(result, Applied) else 422)
 
 
 def _outcome(result: Applied | Rejected) -> dict[str, Any]:
     return {"result": "applied" if isinstance(result, Applied) else "rejected", **asdict(result)}
-
-
-def _json(content: dict[str, Any] | Status, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
 
 
 def _is_local_name(host: str) -> bool:

@@ -1,6 +1,7 @@
 """How the control plane asks an upstream, in the words of the API that it speaks."""
 
-from proxy.model.settings import Upstream, UpstreamKey
+from proxy.model.secret import Secret
+from proxy.model.settings import Upstream
 
 ANTHROPIC_VERSION = "2023-06-01"
 
@@ -17,11 +18,11 @@ def url(upstream: Upstream, path: str) -> str:
     return f"{upstream.base_url}{path}"
 
 
-def headers(upstream: Upstream, key: UpstreamKey | None) -> dict[str, str]:
+def headers(upstream: Upstream, key: Secret | None) -> dict[str, str]:
     """Those that every request of ours to it has."""
     fields = {"accept-encoding": "identity", **upstream.headers}
     if key is not None:
-        fields[upstream.auth.header] = upstream.auth.prefix + key.value.reveal()
+        fields[upstream.auth.header] = upstream.auth.prefix + key.reveal()
     if speaks_anthropic(upstream):
         fields.setdefault("anthropic-version", ANTHROPIC_VERSION)
     return fields

@@ -119,7 +119,9 @@ class Audit:
             return self._write(what, who, origin, about)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _find_end(self, head: Head | None) -> None:
         """Where the log goes on, and what it has to say of how it was found."""

@@ -4,12 +4,13 @@ import math
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import translate
 from functools import lru_cache, partial
 from hashlib import sha256
 from urllib.parse import quote
 
+from proxy.controlplane.keyring import Serving, as_configured
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.model import settings as s
 from proxy.model.secret import Secret
@@ -19,18 +20,31 @@ from proxy.policy.cors import Cors
 from proxy.policy.key_turns import KeyTurns
 from proxy.policy.outlier import Ejection
 from proxy.policy.retry import RetryRule
-from proxy.state.live import Registry
+from proxy.state.live import Registry, UpstreamLive
 from proxy.state.snapshot import Client, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
 
+KeysInForce = Callable[[str, s.UpstreamKey], Iterable[Serving]]  # of an upstream's key
 
-def build(settings: s.Settings, registry: Registry, metrics: Metrics, generation: int) -> Snapshot:
-    """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed."""
+
+def build(
+    settings: s.Settings,
+    registry: Registry,
+    metrics: Metrics,
+    generation: int,
+    keys_in_force: KeysInForce | None = None,
+) -> Snapshot:
+    """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed.
+
+    `keys_in_force`: if they are not those of the settings.
+    """
+    keys_in_force = keys_in_force or partial(as_configured, registry)
     problems: list[Problem] = []
     endpoints = {name: _endpoint(name, upstream, problems) for name, upstream in settings.upstreams.items()}
     if problems:
         raise ConfigInvalid(tuple(problems))
     upstreams = {
-        name: _upstream(name, upstream, endpoints[name], registry) for name, upstream in settings.upstreams.items()
+        name: _upstream(name, upstream, endpoints[name], registry.upstream(name), keys_in_force)
+        for name, upstream in settings.upstreams.items()
     }
     pools = _pools(settings, upstreams, registry)
     deployment_id = _deployment_id(settings)
@@ -95,16 +109,13 @@ def _deployment_id(settings: s.Settings) -> bytes:
     return b"serinus-" + sha256("\n".join(identity).encode()).hexdigest()[:8].encode()
 
 
-def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Registry) -> Upstream:
-    live = registry.upstream(name)
+def _upstream(
+    name: str, upstream: s.Upstream, endpoint: Endpoint, live: UpstreamLive, keys_in_force: KeysInForce
+) -> Upstream:
     auth = upstream.auth
+    serving = [(key.name, value) for key in upstream.keys for value in keys_in_force(name, key)]
     keys = tuple(
-        Key(
-            key.name,
-            _line(auth.header, auth.prefix + key.value.reveal()),
-            live.key(key.name, registry.account(key.account or f"{name}/{key.name}"), key.value.fingerprint),
-        )
-        for key in upstream.keys
+        Key(key, _line(auth.header, auth.prefix + value.secret.reveal()), value.live) for key, value in serving
     )
     base_url, timeouts = upstream.base_url, upstream.timeouts
     overridden = {header.lower().encode() for header in upstream.headers}
@@ -123,7 +134,7 @@ def _upstream(name: str, upstream: s.Upstream, endpoint: Endpoint, registry: Reg
             f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in upstream.query.items()
         ).encode(),
         keys=keys,
-        key_turns=KeyTurns([key.weight for key in upstream.keys]),
+        key_turns=KeyTurns([value.weight for _, value in serving]),
         max_connections=upstream.max_connections,
         max_pending=upstream.max_pending,
         first_byte_timeout_s=_limit(timeouts.first_byte_s),
@@ -213,12 +224,11 @@ def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream], registry: Reg
     seen: Counter[str] = Counter()
     for member in pool.members:
         upstream = upstreams[member.upstream]
-        key = next((key for key in upstream.keys if key.name == member.key), None)
         identity = "/".join((member.upstream, member.model or "", member.key or ""))
         seen[identity] += 1
         member_live = live.member(f"{identity}/{seen[identity]}", registry.clock())
-        keys = upstream.keys if key is None else (key,)
-        members.append(Member(upstream, member.weight, member.model, key, keys, member_live))
+        keys = tuple(key for key in upstream.keys if member.key in (None, key.name))
+        members.append(Member(upstream, member.weight, member.model, member.key, keys, member_live))
     nodes = [Node(member.upstream.name, member.weight, member.live.load) for member in members]
     retry, outlier = pool.retry, pool.outlier
     return Pool(

@@ -11,9 +11,12 @@ import aiohttp
 
 from proxy.controlplane import asking
 from proxy.controlplane.build import upstream_tls
+from proxy.controlplane.keyring import CHECKED, Keyring, Ring, Value
 from proxy.model.reasons import reason
-from proxy.model.settings import Settings, Upstream, UpstreamKey
+from proxy.model.secret import Secret
+from proxy.model.settings import Settings, Upstream
 from proxy.obs.log import Log
+from proxy.policy.keys import Event
 from proxy.state.live import KeyLive, Registry, UpstreamLive
 
 LOOK_S = 0.5
@@ -26,9 +29,11 @@ REFUSED = (401, 403)
 class Checks:
     """`look` begins what is due; somebody calls it every LOOK_S."""
 
-    def __init__(self, settings: Settings, registry: Registry, clock: Callable[[], float], log: Log) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, keyring: Keyring, clock: Callable[[], float], log: Log
+    ) -> None:
         self.settings = settings  # those in force
-        self._registry, self._clock, self._log = registry, clock, log
+        self._registry, self._keyring, self._clock, self._log = registry, keyring, clock, log
         self._due_s: dict[str, float] = {}  # by upstream, or upstream and key
         self._rests_s: dict[str, float] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -46,6 +51,11 @@ class Checks:
 
     def look(self, session: aiohttp.ClientSession) -> None:
         now_s = self._clock()
+        self._keyring.tick()
+        for ring, value in self._keyring.to_validate():
+            upstream = self.settings.upstreams[ring.upstream]
+            what = f"{ring.upstream}/{ring.name}/{value.live.fingerprint}"
+            self._begin(what, self._validate(session, upstream, ring, value))
         for name, upstream in self.settings.upstreams.items():
             live = self._registry.upstream(name)
             if upstream.health is None:
@@ -53,11 +63,11 @@ class Checks:
             elif now_s >= self._due_s.get(name, 0.0):
                 self._due_s[name] = now_s + upstream.health.interval_s
                 self._begin(name, self._check(session, name, upstream, live))
-            for key in upstream.keys:
-                key_live = live.keys.get(key.name)
-                if key_live is not None and self._is_due(f"{name}/{key.name}", key_live, now_s):
-                    what = f"{name}/{key.name}"
-                    self._begin(what, self._check_key(session, what, upstream, key, key_live))
+        for value in self._keyring.in_force():
+            what = f"{value.upstream}/{value.live.name}"
+            if self._is_due(f"{what}/{value.live.fingerprint}", value.live, now_s):
+                upstream = self.settings.upstreams[value.upstream]
+                self._begin(f"{what}/{value.live.fingerprint}", self._check_key(session, what, upstream, value))
 
     def _is_due(self, key: str, live: KeyLive, now_s: float) -> bool:
         """Is it time to ask whether this key is accepted? One that rests is asked for soon, then ever more seldom."""
@@ -85,7 +95,7 @@ class Checks:
         health, state = upstream.health, live.health
         assert health is not None  # noqa: S101 - it is asked for
         state.unhealthy_after, state.healthy_after = health.unhealthy_after, health.healthy_after
-        key = upstream.keys[0] if upstream.keys else None
+        key = next(iter(self._keyring.serving(name, upstream.keys[0]))).secret if upstream.keys else None
         status, said = await self._ask(session, upstream, key, f"{upstream.base_url}{health.path}", health.timeout_s)
         if status is not None and status < 500:  # it is there; whether it likes the key is another question
             if state.passed():
@@ -93,29 +103,39 @@ class Checks:
         elif state.failed(said):
             self._log.warning("upstream_unhealthy", upstream=name, reason=said)
 
-    async def _check_key(
-        self, session: aiohttp.ClientSession, what: str, upstream: Upstream, key: UpstreamKey, live: KeyLive
-    ) -> None:
-        fingerprint = live.fingerprint
-        status, said = await self._ask(session, upstream, key, asking.url(upstream, "/models"), KEY_CHECK_TIMEOUT_S)
-        if live.fingerprint != fingerprint:  # another secret has its name meanwhile
-            return
+    async def _validate(self, session: aiohttp.ClientSession, upstream: Upstream, ring: Ring, value: Value) -> None:
+        health = upstream.health
+        url = asking.url(upstream, "/models") if health is None else f"{upstream.base_url}{health.path}"
+        status, said = await self._ask(session, upstream, value.secret, url, self.settings.probe_timeout_s)
+        self._keyring.validated(ring, value, status, said)
+
+    async def _check_key(self, session: aiohttp.ClientSession, what: str, upstream: Upstream, value: Value) -> None:
+        live = value.live
+        status, said = await self._ask(
+            session, upstream, value.secret, asking.url(upstream, "/models"), KEY_CHECK_TIMEOUT_S
+        )
         doubted, live.doubted = live.doubted, False
+        if value.life.state not in CHECKED:  # it was replaced or revoked meanwhile
+            return
         if not live.resting:
             if doubted and status == 401:
                 live.resting = said
+                value.life.on(Event.PROBE_REFUSED, self._clock())
                 self._log.warning("key_refused", key=what, reason=said)
         elif status is None or status in REFUSED or status >= 500:
+            if status == 401:
+                value.life.on(Event.PROBE_REFUSED, self._clock())
             self._log.info("key_still_refused", key=what, reason=said)
         else:
             live.resting = ""
+            value.life.on(Event.PROBE_PASSED, self._clock())
             if status < 300:  # others say nothing of the key, and must not be asked without end
-                self._rests_s.pop(what, None)
+                self._rests_s.pop(f"{what}/{live.fingerprint}", None)
             self._log.info("key_accepted", key=what)
 
     @staticmethod
     async def _ask(
-        session: aiohttp.ClientSession, upstream: Upstream, key: UpstreamKey | None, url: str, timeout_s: float
+        session: aiohttp.ClientSession, upstream: Upstream, key: Secret | None, url: str, timeout_s: float
     ) -> tuple[int | None, str]:
         """The status of a GET and what it was, or None and why there was no answer."""
         try:

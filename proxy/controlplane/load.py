@@ -16,6 +16,7 @@ from proxy.controlplane.document import Document, read
 from proxy.controlplane.explain import discreet, explain
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.controlplane.secrets import SecretReader
+from proxy.controlplane.vault import Vault
 from proxy.model.settings import Settings
 
 # PyYAML reads about 100 KiB a second.
@@ -29,6 +30,8 @@ class Loaded:
     settings: Settings
     warnings: tuple[Problem, ...]
     source_digest: str
+    vault: Vault | None = None  # of its master keys
+    secret_files: frozenset[Path] = frozenset()  # that it names
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
@@ -78,7 +81,8 @@ def parse(
     warnings = _in_order(remarks(document, secrets), document)
     if settings is None or problems:
         raise ConfigInvalid(_in_order(problems, document), warnings)
-    return Loaded(settings, warnings, source_digest or sha256(text.encode()).hexdigest())
+    digest = source_digest or sha256(text.encode()).hexdigest()
+    return Loaded(settings, warnings, digest, secrets.vault_if_any(), frozenset(secrets.files))
 
 
 def _in_order(problems: Iterable[Problem], document: Document) -> tuple[Problem, ...]:

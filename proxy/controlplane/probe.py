@@ -84,7 +84,7 @@ class _Call:
     def __init__(self, session: aiohttp.ClientSession, upstream: Upstream, key: UpstreamKey | None) -> None:
         self._session, self._upstream = session, upstream
         self._tls: ssl.SSLContext | bool = upstream_tls(upstream) or True
-        self._headers = asking.headers(upstream, key)
+        self._headers = asking.headers(upstream, None if key is None else key.value)
         self._anthropic = asking.speaks_anthropic(upstream)
 
     def _request(self, method: str, path: str, body: object = None) -> "aiohttp.client._RequestContextManager":

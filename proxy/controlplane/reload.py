@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.controlplane.build import build
+from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.model.settings import Settings
@@ -41,15 +42,17 @@ class Reloader:
         started_with: Settings,
         registry: Registry,
         metrics: Metrics,
+        keyring: Keyring,
         swap: Callable[[Snapshot], None],
         log: Log,
     ) -> None:
         self._path, self._environ, self._started_with = path, environ, started_with
+        self._settings, self._keyring = started_with, keyring
         self._registry, self._metrics, self._swap, self._log = registry, metrics, swap, log
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
-        self.on_applied: Callable[[Settings], None] = lambda settings: None
+        self.on_applied: Callable[[Loaded], None] = lambda loaded: None
 
     async def reload(self) -> Applied | Rejected:
         """Read the file again and put it in force, or keep what there is and say why."""
@@ -57,12 +60,24 @@ class Reloader:
             try:
                 loaded = await asyncio.to_thread(load, self._path, self._environ())
                 self._check_exposure(loaded.settings)
-                snapshot = build(loaded.settings, self._registry, self._metrics, self.generation + 1)
+                snapshot = self._build(loaded.settings)
             except ConfigInvalid as invalid:
                 self.last = self._reject(invalid)
             else:
                 self.last = self._apply(loaded, snapshot)
             return self.last
+
+    def rebuild(self) -> None:
+        """Put the settings in force once more in force, with what else has changed: the keys that serve."""
+        self._put_in_force(self._build(self._settings))
+
+    def _build(self, settings: Settings) -> Snapshot:
+        return build(settings, self._registry, self._metrics, self.generation + 1, self._keyring.serving)
+
+    def _put_in_force(self, snapshot: Snapshot) -> None:
+        self._swap(snapshot)
+        self.generation = self._metrics.generation = snapshot.generation
+        self._registry.forget_except(frozenset(snapshot.upstreams), frozenset(pool.name for pool in snapshot.pools))
 
     def _check_exposure(self, settings: Settings) -> None:
         """Anyone may call where no clients are listed, and that was judged by the file's listeners: ours stay open."""
@@ -80,11 +95,11 @@ class Reloader:
         return Rejected(self.generation, problems)
 
     def _apply(self, loaded: Loaded, snapshot: Snapshot) -> Applied:
-        self._swap(snapshot)
-        self.on_applied(loaded.settings)
-        self.generation = self._metrics.generation = snapshot.generation
+        self._settings = loaded.settings
+        self._put_in_force(snapshot)
         self._metrics.reloads["applied"] += 1
-        self._registry.forget_except(frozenset(snapshot.upstreams), frozenset(pool.name for pool in snapshot.pools))
+        self._keyring.take(loaded.settings, "reload")
+        self.on_applied(loaded)
         warnings = tuple(map(str, loaded.warnings))
         changed = [
             name for name in _AT_START_ONLY if getattr(loaded.settings, name) != getattr(self._started_with, name)

@@ -31,6 +31,7 @@ class SecretReader:
         self._master_keys = master_keys
         self.known: dict[str, Secret] = {}  # by the text in the configuration
         self.remarks: dict[str, list[str]] = {}
+        self.files: set[Path] = set()  # that were named
 
     def locate(self, path: Path) -> Path:
         return self._base / path
@@ -63,6 +64,12 @@ class SecretReader:
         keys += MasterKey.parse_all(self._environ.get(MASTER_KEY_VARIABLE, ""))
         return Vault(keys)
 
+    def vault_if_any(self) -> Vault | None:
+        try:
+            return self.vault()
+        except ValueError:
+            return None
+
     def _from_environment(self, name: str) -> str:
         if not _VARIABLE.fullmatch(name):
             raise ValueError("after env: comes no name of an environment variable: write it as in env:OPENAI_KEY")
@@ -84,6 +91,7 @@ class SecretReader:
         if not text or "\0" in text:
             raise ValueError("after file: comes no path: write it as in file:/run/secrets/openai")
         path = self.locate(Path(text))
+        self.files.add(path.absolute())
         try:
             content = _read_private(path)
             value = content.decode()

@@ -6,9 +6,11 @@ from typing import Any
 import msgspec
 
 from proxy import __version__
-from proxy.obs.metrics import MemberState, PoolState
+from proxy.controlplane.key_status import KeyStatus, key_statuses
+from proxy.controlplane.keyring import Keyring
+from proxy.obs.metrics import KeyState, MemberState, PoolState
 from proxy.obs.recent import Counts, Recent, Window
-from proxy.state.snapshot import Key, Member, Pool, Snapshots, Upstream
+from proxy.state.snapshot import Member, Pool, Snapshots, Upstream
 
 FAILING_SHARE = 0.5  # of the requests in the window
 
@@ -28,13 +30,6 @@ class Traffic(msgspec.Struct, frozen=True):
     failed_percent: float  # that count against the upstream: not those whose caller left
     first_byte_ms: Quantiles | None  # from sending the request upstream; None: nothing came back
     duration_ms: Quantiles | None  # from the request's head to its answer's last byte
-
-
-class KeyStatus(msgspec.Struct, frozen=True):
-    inflight: int  # requests that hold it
-    state: str  # active; cooling: refused for lack of quota; resting: not accepted
-    used_percent: float  # of its quota, as the upstream tells where there are several keys
-    cooling_s: dict[str, float]  # how long still, by model
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
@@ -87,8 +82,9 @@ class Reporter:
         recent: Recent,
         clock: Callable[[], float],
         connections: Callable[[], int],
+        keyring: Keyring,
     ) -> None:
-        self._snapshots, self._recent = snapshots, recent
+        self._snapshots, self._recent, self._keyring = snapshots, recent, keyring
         self._clock, self._connections = clock, connections
         self._started_s = clock()
 
@@ -103,6 +99,10 @@ class Reporter:
                 ejections = sum(member.live.ejections for member in members)
                 yield MemberState(pool.name, name, any(member.is_up(now_s) for member in members), ejections)
 
+    def keys(self) -> Iterator[KeyState]:
+        for key in key_statuses(self._keyring, self._clock()):
+            yield KeyState(key.upstream, key.key, key.state)
+
     def pools(self) -> Iterator[PoolState]:
         for pool in self._snapshots.current.pools:
             yield PoolState(pool.name, pool.live.retries, pool.live.panics)
@@ -110,6 +110,9 @@ class Reporter:
     def status(self, window_s: float, *, ready: bool, last_reload: dict[str, Any] | None) -> Status:
         """`window_s`: how far back to look; a proxy that runs for less time looks back to its start."""
         snapshot, window, now_s = self._snapshots.current, self._recent.over(window_s), self._clock()
+        keys: dict[str, dict[str, KeyStatus]] = {}
+        for key in key_statuses(self._keyring, now_s):
+            keys.setdefault(key.upstream, {})[key.key] = key
         return Status(
             version=__version__,
             ready=ready,
@@ -119,13 +122,15 @@ class Reporter:
             connections=self._connections(),
             traffic=_traffic(window, window.whole),
             answered_here_per_s=round(window.rate(window.answered_here.requests), 2),
-            upstreams={name: _upstream(upstream, window, now_s) for name, upstream in snapshot.upstreams.items()},
+            upstreams={
+                name: _upstream(upstream, window, keys.get(name, {})) for name, upstream in snapshot.upstreams.items()
+            },
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
         )
 
 
-def _upstream(upstream: Upstream, window: Window, now_s: float) -> UpstreamStatus:
+def _upstream(upstream: Upstream, window: Window, keys: dict[str, KeyStatus]) -> UpstreamStatus:
     live, counts = upstream.live, window.of_upstream(upstream.name)
     return UpstreamStatus(
         url=upstream.url,
@@ -133,16 +138,8 @@ def _upstream(upstream: Upstream, window: Window, now_s: float) -> UpstreamStatu
         inflight=live.inflight,
         traffic=_traffic(window, counts),
         outcomes={outcome.value: count for outcome, count in live.outcomes.items() if count},
-        keys={key.name: _key(key, now_s) for key in upstream.keys},
+        keys=keys,
     )
-
-
-def _key(key: Key, now_s: float) -> KeyStatus:
-    live = key.live
-    cooling = {model or "": round(until_s - now_s, 1) for model, until_s in live.account.cool_until_s.items()}
-    cooling = {model: left_s for model, left_s in cooling.items() if left_s > 0}
-    state = "resting" if live.resting else "cooling" if cooling else "active"
-    return KeyStatus(live.inflight, state, round(100 * live.used, 1), cooling)
 
 
 def _health(upstream: Upstream, counts: Counts) -> str:
@@ -169,7 +166,7 @@ def _pool(pool: Pool, window: Window, now_s: float) -> PoolStatus:
             traffic=_traffic(window, window.of_member(pool.name, member.upstream.name)),
             model=member.model,
             state=_state(member, now_s),
-            key=None if member.key is None else member.key.name,
+            key=member.key,
         )
         for member in pool.members
     ]

@@ -37,6 +37,8 @@ class Caller(Protocol):
 
 
 class CallerConnection(Timed, Protocol):
+    exchange: "Exchange | None"
+
     @property
     def busy(self) -> bool: ...
     def close_if_idle(self) -> None: ...

@@ -108,8 +108,10 @@ class Exchange(Sending):
     def _declined(self, head: AnswerHead, now_s: float) -> bool:
         """Does the upstream say that it has not done it, and is that dealt with without its answer?"""
         key, status = self._way.key, head.status
-        if status == 403 and key is not None:
-            key.live.doubted = True
+        if key is not None and status in key.live.refusals:
+            key.live.refusals[status] += 1
+            key.live.answers += status != 403  # which counts as an answer when it has ended
+            key.live.doubted |= status == 403
         if status == 401:
             if key is None:  # it is the caller's own that was refused
                 return False

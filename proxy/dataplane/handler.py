@@ -19,7 +19,7 @@ from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.tunnel import Tunnel
-from proxy.model.errors import BodyTooLarge, MethodNotAllowed, OriginForbidden
+from proxy.model.errors import BodyTooLarge, MethodNotAllowed, OriginForbidden, UpstreamCredentialsExhausted
 from proxy.policy import stateful
 from proxy.policy.cors import origin_of
 from proxy.policy.fields import Pair, read_fields
@@ -74,6 +74,15 @@ class Handler:
             peer,
         )
 
+    def _read_anew(self, request: Request) -> None:
+        """The request as the configuration that is in force now has it. Raises as `admit`."""
+        head = request.head
+        request.head = Head(
+            self._snapshots.current, head.method, head.target, head.http11, head.keep_alive, head.fields, head.websocket
+        )
+        request.head.cors = head.cors
+        self.admit(request)
+
     def _trace(self) -> bytes:
         """A trace that begins here: its id and the span's, at random but never zero, and sampled."""
         both = (self._dice(192) | 1 << 64 | 1).to_bytes(24).hex("-", -16)  # 16 bytes and 8
@@ -126,7 +135,13 @@ class Handler:
         elif head.hands_out or (head.may_store and b'"store"' in body):
             kind, request.looked_into = Creation, True
         if only_way is None:
-            way, plan = first_way(request, route.pool, body, model, request.ready_s)
+            try:
+                way, plan = first_way(request, route.pool, body, model, request.ready_s)
+            except UpstreamCredentialsExhausted:
+                if self.in_force(head):
+                    raise
+                self._read_anew(request)  # its keys have been replaced while its body came
+                return self.dispatch(request, caller, body, more=more)
         else:
             way, plan = only_way, Plan(request, only_way.pool, body, model, bound=True)
         exchange = kind(self._tools, caller, request, route, body, model, plan)

@@ -99,7 +99,7 @@ def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tu
             continue
         for pool, index in [(each, index) for each in route.pool.chain() for index in range(len(each.members))]:
             member = pool.members[index]
-            if member.upstream.name == maker.upstream and (member.key is None or member.key.name == maker.key):
+            if member.upstream.name == maker.upstream and member.key in (None, maker.key):
                 return route, pool.way(
                     index, [way for way in pool.ways[index] if way.key and way.key.name == maker.key]
                 )

@@ -6,6 +6,7 @@ is kept for that; one that did not fit the buffer has been sent in part, and is 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.framing import AnswerReader
@@ -20,6 +21,7 @@ from proxy.model.outcome import Outcome
 from proxy.policy.model_field import ModelField
 from proxy.policy.retry import CONNECT, Failure
 from proxy.state.lease import Lease
+from proxy.state.live import KeyLive
 from proxy.state.snapshot import Route, Upstream, Way
 
 STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
@@ -247,6 +249,10 @@ class Sending(ABC):
         self._waiting = False
         self._end_try(Outcome.RATE_LIMITED, "429, waited out", now_s)
         self._begin_again(self._way, now_s)
+
+    def holds(self, keys: Collection[KeyLive]) -> bool:
+        """Is it under way with one of these?"""
+        return not self.ended and self._way.key is not None and self._way.key.live in keys
 
     # --- the other half ------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.aiohttp_lane import AiohttpLane
@@ -14,6 +14,7 @@ from proxy.dataplane.local_answers import LocalAnswers
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.upstream import ConnectionPools
 from proxy.obs.log import AccessLog, Log
+from proxy.state.live import KeyLive
 from proxy.state.makers import Makers
 from proxy.state.snapshot import Snapshot, Snapshots
 from proxy.state.tasks import Tasks
@@ -89,6 +90,13 @@ class DataPlane:
     def busy(self) -> int:
         """How many callers are being served."""
         return sum(connection.busy for connection in self.callers.open)
+
+    def cut_holders(self, keys: Collection[KeyLive]) -> int:
+        """End, visibly, what is under way with one of these keys. Returns how many there were."""
+        held = [exchange for caller in self.callers.open if (exchange := caller.exchange) and exchange.holds(keys)]
+        for exchange in held:
+            exchange.abort("its key was revoked")
+        return len(held)
 
     def begin_drain(self) -> None:
         """Go on serving, but let each answer be its connection's last."""

@@ -71,6 +71,14 @@ def parse_wait(value: object) -> float:
     return seconds
 
 
+def parse_percent(value: object) -> int:
+    """`5%`: hundredths of a whole."""
+    found = re.fullmatch(r"([0-9]{1,3})%", value) if isinstance(value, str) else None
+    if found is None or int(found[1]) > 100:
+        raise ValueError(f"{shown(value)} is no share: write 5%, from 0% to 100%")
+    return int(found[1])
+
+
 def parse_limit(value: object) -> float | None:
     """A wait, or `none` for no limit."""
     if value == "none":
@@ -132,6 +140,13 @@ Wait = Annotated[float, BeforeValidator(parse_wait), _AS_DURATION, WithJsonSchem
 """Seconds, more than 0."""
 Limit = Annotated[float | None, BeforeValidator(parse_limit), _AS_DURATION, WithJsonSchema(_LIMIT_SCHEMA)]
 """Seconds, more than 0, or None where the configuration says `none`."""
+Percent = Annotated[
+    int,
+    BeforeValidator(parse_percent),
+    PlainSerializer(lambda percent: f"{percent}%", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,3}%$"}),
+]
+"""Hundredths, from 0 to 100."""
 Size = Annotated[int, BeforeValidator(parse_size), _AS_SIZE, WithJsonSchema(_SIZE_SCHEMA)]
 """Bytes."""
 Name = Annotated[str, BeforeValidator(parse_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]

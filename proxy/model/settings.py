@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from proxy.model.address import Address, BaseUrl
 from proxy.model.headers import HeaderMatch
 from proxy.model.pool_settings import Member, Outlier, Pool, Retry
-from proxy.model.quantities import Count, Duration, Name, Size, Switch, Wait
+from proxy.model.quantities import Count, Duration, Name, Percent, Size, Switch, Wait
 from proxy.model.record import LocalFile, Record, SecretText, listed
 from proxy.model.secret import Secret
 from proxy.model.upstream_settings import (
@@ -235,6 +235,22 @@ class Cors(Record):
     )
 
 
+class Overlap(Record):
+    """A new value of an upstream's key beside the old one. If it is refused more often it goes back by itself."""
+
+    share_percent: Percent = Field(
+        "5%",
+        alias="share",
+        validate_default=True,
+        le=90,
+        description="Its part of the key's requests meanwhile. 0%: it takes over as soon as it is found valid.",
+    )
+    requests: Count = Field(200, ge=1, description="After so many answers it takes over.")
+    at_most_s: Wait = Field(
+        "10m", alias="at_most", validate_default=True, description="And after so long, however few they were."
+    )
+
+
 class Settings(Record):
     """The configuration of Serinus."""
 
@@ -289,6 +305,16 @@ class Settings(Record):
         (),
         description="What opens `sealed:` values, and keeps rotated keys across restarts; the first seals. "
         "SERINUS_MASTER_KEY in the environment is one more.",
+    )
+    probe_timeout_s: Wait = Field(
+        "5s",
+        alias="probe_timeout",
+        validate_default=True,
+        description="How long an upstream may take to say whether it accepts a new key.",
+    )
+    overlap: Overlap = Field(
+        default_factory=Overlap,
+        description="How a new value of a key is tried beside the old one before it takes over.",
     )
     upstreams: dict[Name, Upstream] = Field(default_factory=dict, description="The provider endpoints, by name.")
     pools: dict[Name, Pool] = Field(default_factory=dict, description="Upstreams that share requests, by name.")

@@ -6,9 +6,10 @@ together here, and written ten times a second, or as soon as there are many.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TextIO
 
 import msgspec
+
+from proxy.obs.output import Stream
 
 MOST_HELD = 500  # lines
 
@@ -22,7 +23,7 @@ def _now() -> datetime:
 class AccessLines:
     """Called with a line's fields. A watch calls `expired` at each of its ticks; whoever ends the process, `flush`."""
 
-    def __init__(self, stream: TextIO, now: Callable[[], datetime] = _now) -> None:
+    def __init__(self, stream: Stream, now: Callable[[], datetime] = _now) -> None:
         self._stream, self._now = stream, now
         self._lines: list[bytes] = []
         self.deadline_s = 0.0

@@ -8,12 +8,13 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
 import structlog
 
 from proxy.model.secret import Secret
+from proxy.obs.output import Stream
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -24,7 +25,7 @@ Log = structlog.typing.FilteringBoundLogger
 class _Writer:
     """Writes lines, and does not fail: a full disk or a closed pipe must not stop the proxy."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def msg(self, line: str) -> None:
@@ -37,7 +38,7 @@ class _Writer:
     log = debug = info = warning = warn = error = critical = exception = fatal = msg
 
 
-def configure(level: str, style: str, stream: TextIO = sys.stderr) -> Log:
+def configure(level: str, style: str, stream: Stream = sys.stderr) -> Log:
     """Set up logging for the process, other libraries' included, and return the logger to hand down."""
     renderer: Any = structlog.processors.JSONRenderer(_to_json)
     if style == "console":

@@ -62,6 +62,14 @@ class MemberState(NamedTuple):
     ejections: int
 
 
+class KeyState(NamedTuple):
+    """One key of one upstream."""
+
+    upstream: str
+    key: str
+    state: str
+
+
 class PoolState(NamedTuple):
     name: str
     retries: Mapping[str | int, int]  # by why the try before failed
@@ -80,6 +88,8 @@ class Metrics(Collector):
         self.connections: Callable[[], int] = int  # open connections of callers
         self.members: Callable[[], Iterable[MemberState]] = tuple
         self.pools: Callable[[], Iterable[PoolState]] = tuple
+        self.keys: Callable[[], Iterable[KeyState]] = tuple
+        self.rotations: Mapping[str, int] = {}  # of keys, by how they ended
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -111,6 +121,7 @@ class Metrics(Collector):
             ended.add_metric([name, outcome], count)
         yield ended
         yield from self._pools()
+        yield from self._keys()
         yield GaugeMetricFamily("serinus_client_connections", "Open connections of callers", value=self.connections())
         yield GaugeMetricFamily(
             "serinus_config_generation", "Number of the configuration in force", value=self.generation
@@ -119,6 +130,16 @@ class Metrics(Collector):
         for result, count in self.reloads.items():
             reloads.add_metric([result], count)
         yield reloads
+
+    def _keys(self) -> Iterator[Metric]:
+        names = ["upstream", "key", "state"]
+        states = GaugeMetricFamily("serinus_key_state", "1 for the state that a key is in", labels=names)
+        for key in self.keys():
+            states.add_metric(list(key), 1)
+        rotations = CounterMetricFamily("serinus_key_rotations", "Rotations, by how they ended", labels=["result"])
+        for result, count in self.rotations.items():
+            rotations.add_metric([result], count)
+        yield from (states, rotations)
 
     def _pools(self) -> Iterator[Metric]:
         names = ["pool", "upstream"]

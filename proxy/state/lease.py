@@ -41,6 +41,10 @@ class Lease:
         upstream.inflight -= 1
         upstream.outcomes[outcome] += 1
         if way.key is not None:
-            way.key.live.inflight -= 1
+            key = way.key.live
+            key.inflight -= 1
+            key.last_used_s = now_s
+            if outcome is _OK:
+                key.answers += 1
         failed = outcome is not _OK and outcome not in FAULTLESS
         way.member.live.load.ended(self._cost, now_s, first_byte_wait_s, failed, output_bytes)

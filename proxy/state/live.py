@@ -1,5 +1,6 @@
 """What is counted about an upstream and its keys while requests are under way; by name, so that it outlives reloads."""
 
+import math
 import random
 from collections.abc import Callable
 
@@ -49,14 +50,29 @@ class AccountLive:
 
 
 class KeyLive:
-    """One key of one upstream."""
+    """One value of a key of one upstream."""
 
-    __slots__ = ("account", "doubted", "fingerprint", "inflight", "name", "resting", "told_s", "used")
+    __slots__ = (
+        "account",
+        "answers",
+        "doubted",
+        "fingerprint",
+        "inflight",
+        "last_used_s",
+        "name",
+        "refusals",
+        "resting",
+        "told_s",
+        "used",
+    )
 
-    def __init__(self, name: str, account: AccountLive) -> None:
+    def __init__(self, name: str, account: AccountLive, fingerprint: str = "") -> None:
         self.name = name
         self.account = account
-        self.fingerprint = ""
+        self.fingerprint = fingerprint
+        self.answers = 0  # that it drew, but 5xx
+        self.refusals = {401: 0, 403: 0, 429: 0}  # of those
+        self.last_used_s = -math.inf
         self.inflight = 0  # requests that hold it, from pick to last byte
         self.used = 0.0  # the share of its quota, as the upstream last told it
         self.told_s = 0.0
@@ -78,13 +94,13 @@ class UpstreamLive:
         self.pending = 0  # of those, how many wait for a new connection
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.health = Health()  # as active checks see it
-        self.keys: dict[str, KeyLive] = {}
+        self.keys: dict[tuple[str, str], KeyLive] = {}  # by name and fingerprint
 
     def key(self, name: str, account: AccountLive, fingerprint: str = "") -> KeyLive:
-        """The live state of the key called `name`, begun when it is first asked for, and anew for another secret."""
-        live = self.keys.get(name) or self.keys.setdefault(name, KeyLive(name, account))
-        if live.fingerprint != fingerprint:
-            live.fingerprint, live.resting, live.doubted, live.used = fingerprint, "", False, 0.0
+        """The live state of this value of the key called `name`, begun when it is first asked for."""
+        live = self.keys.get((name, fingerprint))
+        if live is None:
+            live = self.keys[name, fingerprint] = KeyLive(name, account, fingerprint)
         live.account = account
         return live
 

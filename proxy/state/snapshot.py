@@ -81,14 +81,14 @@ class Member:
     upstream: Upstream
     weight: int
     model: str | None  # sent in place of the caller's
-    key: Key | None  # the only one to use
-    keys: tuple[Key, ...]  # those that may be used; none: callers bring their own
+    key: str | None  # the name of the only one to use
+    keys: tuple[Key, ...]  # those that may be used, of one name too where one follows another; none: callers' own
     live: MemberLive
 
     def refused(self, key: Key) -> None:
         """It drew a 401. It rests if others are left; a check is to tell whether the key is at fault, or the caller."""
         key.live.doubted = True
-        if any(other is not key and not other.live.resting for other in self.keys):
+        if key.live.resting == "" and any(other is not key and not other.live.resting for other in self.keys):
             key.live.resting = "401"
 
     def is_up(self, now_s: float) -> bool:
@@ -131,7 +131,8 @@ class Pool:
             return ways[0]
         upstream = ways[0].upstream
         keys = [upstream.keys.index(way.key) for way in ways if way.key is not None]
-        return self.ways[index][upstream.key_turns.pick([key.live.used for key in upstream.keys], keys)]
+        next_key = upstream.key_turns.pick([key.live.used for key in upstream.keys], keys)
+        return ways[keys.index(next_key)]
 
     def chain(self) -> "Iterator[Pool]":
         """It, and those that it falls back on, one after the other."""

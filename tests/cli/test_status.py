@@ -48,9 +48,8 @@ async def test_status_shows_upstreams_and_pools(busy):
 
 
 async def test_status_shows_which_keys_rest_and_for_how_long(busy):
-    upstreams = busy.serinus.registry.upstreams
-    upstreams["up0"].keys["main"].resting = "401"
-    upstreams["up1"].keys["main"].account.cool("gpt-[4.1]", busy.clock() + 90, busy.clock())
+    busy.key("up0", "main").resting = "401"
+    busy.key("up1", "main").account.cool("gpt-[4.1]", busy.clock() + 90, busy.clock())
     shown = await call("status", "--admin", busy.admin_url)
     lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
     assert lines["up0/main"][1] == "resting"

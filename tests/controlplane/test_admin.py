@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from prometheus_client import parser
 
+from proxy.model.secret import fingerprint
 from tests.support.raw import RawCaller, ask, get, post
 from tests.support.running import config_for
 from tests.support.scripted import answering, whole
@@ -126,7 +127,20 @@ async def test_metrics_come_in_the_format_that_is_asked_for(start):
     assert answer.text.endswith("# EOF\n")
 
 
-KEY = {"inflight": 0, "state": "active", "used_percent": 0.0, "cooling_s": {}}
+KEY = {
+    "upstream": "up0",
+    "key": "main",
+    "state": "active",
+    "fingerprint": fingerprint("upstream-key-0"),
+    "inflight": 0,
+    "used_percent": 0.0,
+    "cooling_s": {},
+    "last_used_ago_s": None,
+    "candidate": None,
+    "draining": 0,
+    "rotation": None,
+    "rotation_said": "",
+}
 QUIET = {"requests_per_s": 0.0, "failed_percent": 0.0, "first_byte_ms": None, "duration_ms": None}
 
 

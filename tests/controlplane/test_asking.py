@@ -27,7 +27,7 @@ def test_list_of_models_is_where_its_api_has_it(fields, url):
 
 def test_key_goes_where_the_upstream_wants_it():
     claude = upstream("base_url: 'https://a.example', auth: x-api-key, keys: [{name: k, value: sk-ant}]")
-    assert asking.headers(claude, claude.keys[0]) == {
+    assert asking.headers(claude, claude.keys[0].value) == {
         "accept-encoding": "identity",
         "x-api-key": "sk-ant",
         "anthropic-version": asking.ANTHROPIC_VERSION,
@@ -35,5 +35,5 @@ def test_key_goes_where_the_upstream_wants_it():
     openai = upstream(
         "base_url: 'https://a.example/v1', headers: {openai-organization: o}, keys: [{name: k, value: sk}]"
     )
-    assert asking.headers(openai, openai.keys[0])["authorization"] == "Bearer sk"
+    assert asking.headers(openai, openai.keys[0].value)["authorization"] == "Bearer sk"
     assert "authorization" not in asking.headers(openai, None)

@@ -1,6 +1,7 @@
 """Asking upstreams how they are, and whether they accept a key again; by a clock that the test turns."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 
 from proxy.controlplane.build import build
 from proxy.controlplane.checks import KEY_CHECKED_LAST_S, Checks
+from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import parse
 from proxy.model.settings import Settings
 from proxy.obs.metrics import Metrics
@@ -34,13 +36,16 @@ class Asked:
         self.upstream, self._session = upstream, session
         registry = Registry(lambda: self.now_s)
         settings = settings_of(url, more)
-        self._built = build(settings, registry, Metrics(), 1)
+        log = recording_log(self.events)
+        self.keyring = Keyring(settings, registry, lambda: self.now_s, random.Random(1).random, log)
+        self.keyring.take(settings, "start")
+        self._built = build(settings, registry, Metrics(), 1, self.keyring.serving)
         self.live: UpstreamLive = registry.upstreams["up"]
-        self.checks = Checks(settings, registry, lambda: self.now_s, recording_log(self.events))
+        self.checks = Checks(settings, registry, self.keyring, lambda: self.now_s, log)
 
     @property
     def key(self) -> KeyLive:
-        return self.live.keys["a"]
+        return self.keyring.rings["up", "a"].current.live
 
     async def __call__(self, talk: Conversation) -> None:
         while True:
@@ -255,8 +260,9 @@ async def test_two_keys_are_asked_about_each_by_itself(asked):
 
 async def test_key_that_no_configuration_names_any_more_is_not_asked_about(asked):
     one = await asked(TWO_KEYS)
-    one.live.keys["a"].resting = "401"
+    one.key.resting = "401"
     one.checks.settings = settings_of(one.upstream.url, "keys: [{name: b, value: key-b}]")
+    one.keyring.take(one.checks.settings, "reload")
     assert await one.seen(5) == []
 
 

@@ -294,10 +294,11 @@ async def test_routes_that_changed_lead_elsewhere(start, scripted):
 async def test_upstreams_key_that_changed_is_the_one_that_is_sent(start, scripted):
     upstream = await scripted(answering(whole(b"{}")))
     config = config_for(upstream.url)
-    _, caller, reload = await start(config)
-    await reload(config.replace("upstream-key-0", "new-key"))
+    running, caller, reload = await start(config)
+    await reload(config.replace("upstream-key-0", "new-key") + "overlap: {share: 0%}\n")
+    await running.look()
     assert await status(caller) == 200
-    sent = [request.field(b"authorization") for request in upstream.requests]
+    sent = [request.field(b"authorization") for request in upstream.requests if request.line.startswith(b"POST")]
     assert sent == [b"Bearer upstream-key-0"] * 2 + [b"Bearer new-key"]
 
 

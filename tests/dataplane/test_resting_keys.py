@@ -138,7 +138,7 @@ async def test_refusals_that_do_not_say_for_how_long_cool_for_a_while(scripted, 
     upstream = await scripted(Vendor(a=slow()))
     running = await proxy(config(upstream.url, "a", "b"))
     assert (await ask(running.port, of("m"))).status == 200
-    account = running.serinus.registry.upstreams["up"].keys["a"].account
+    account = running.key("up", "a").account
     assert 0 <= account.cool_until_s["m"] - running.clock() + 1 < 2
     running.pass_time(60)
     upstream.script.said.clear()
@@ -149,7 +149,7 @@ async def test_refusals_that_do_not_say_for_how_long_cool_for_a_while(scripted, 
 
 async def test_longest_word_on_how_long_to_wait_counts(scripted, proxy):
     running = await proxy(config((await scripted(Vendor())).url, "a"))
-    account, now_s = running.serinus.registry.upstreams["up"].keys["a"].account, running.clock()
+    account, now_s = running.key("up", "a").account, running.clock()
     for wait_s in (10.0, 30.0, 1.0, None):
         account.refused("m", wait_s, now_s, lambda: 0.5)
     assert (account.is_cooling("m", now_s + 29), account.is_cooling("m", now_s + 31)) == (True, False)
@@ -174,8 +174,8 @@ async def test_key_that_is_not_accepted_rests_and_another_is_used(scripted, prox
     upstream = await scripted(Vendor(a=UNKNOWN))
     running = await proxy(config(upstream.url, "a", "b"))
     assert await asked(running, upstream) == {"a": 1, "b": 4}
-    assert running.serinus.registry.upstreams["up"].keys["a"].resting == "401"
-    running.serinus.registry.upstreams["up"].keys["a"].resting = ""  # says a check
+    assert running.key("up", "a").resting == "401"
+    running.key("up", "a").resting = ""  # says a check
     upstream.script.said.clear()
     assert await asked(running, upstream) == {"a": 2, "b": 2}
 

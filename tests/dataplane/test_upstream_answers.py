@@ -525,7 +525,7 @@ async def test_401_to_our_key_is_our_fault_not_the_callers(staged: Staged):
     answer = await scene.ask(post())
     assert (answer.status, error_of(answer)["code"]) == (502, "upstream_credentials_exhausted")
     assert b"hello" not in answer.payload
-    assert scene.running.serinus.registry.upstream("up0").keys["main"].doubted  # the only one: it serves until checked
+    assert scene.running.key("up0", "main").doubted  # the only one: it serves until checked
     await scene.assert_next_is_right(reused=False)
 
 

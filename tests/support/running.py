@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import aiohttp
 import structlog
 
 from proxy.controlplane.load import parse
 from proxy.main import Serinus
 from proxy.obs.log import Log
+from proxy.state.live import KeyLive
 
 
 class Clock:
@@ -64,6 +66,20 @@ class RunningProxy:
         self.clock.ahead_s += seconds
         self.serinus.data_plane.watch.look()
 
+    def key(self, upstream: str, name: str) -> KeyLive:
+        """What is known of the value of this key that is in force."""
+        return self.serinus.keyring.rings[upstream, name].current.live
+
+    async def look(self, after_s: float = 0.0) -> None:
+        """Let time pass, and do what is due of asking upstreams, until they have answered."""
+        self.pass_time(after_s)
+        checks = self.serinus.checks
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            checks.look(session)
+            while checks._running:
+                await asyncio.wait(checks._running.values())
+                await asyncio.sleep(0)
+
     async def stop(self) -> None:
         await self.serinus.close()
 
@@ -102,6 +118,7 @@ async def start_proxy(
     clock, events = Clock(), Events()
     base = path.parent if path is not None else Path()
     loaded = parse(config, environ, base=base)
+    loaded.settings.state_dir.mkdir(exist_ok=True)
     serinus = Serinus(path or Path("none.yaml"), lambda: environ, loaded, recording_log(events), clock)
     await serinus.start()
     await serinus.stop_checking()  # upstreams are checked when a test says so

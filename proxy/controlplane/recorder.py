@@ -1,0 +1,63 @@
+"""Writes down what was done to keys, and what of them must survive a restart: one after the other, away from the loop.
+
+A disk that is full, or fails, stops nobody: what could not be written holds until the process ends, and the log says
+so. Who asked for it is told that it was not kept.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from proxy.controlplane.audit import Audit
+from proxy.controlplane.key_store import KeyStore
+from proxy.controlplane.keyring import Keyring
+from proxy.controlplane.state_file import StateUnreadable, StateUnwritable
+from proxy.obs.log import Log
+from proxy.state.tasks import Tasks
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Recorder:
+    audit: Audit
+    keys: KeyStore
+    log: Log
+    _in_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _tasks: Tasks = field(default_factory=Tasks)
+
+    def event(self, what: str, who: str, about: dict[str, str]) -> None:
+        """Something has happened that is for the audit log."""
+        self._tasks.spawn(self._ignored(lambda: self.audit.append(what, who, "", about)))
+
+    async def done(self, what: str, who: str, origin: str, about: dict[str, str]) -> str:
+        """Somebody at the address `origin` has done something. Returns why it could not be recorded, or nothing."""
+        return await self._write(lambda: self.audit.append(what, who, origin, about))
+
+    async def save(self, keyring: Keyring) -> str:
+        """Keep what must be known of keys after a restart. Returns why it could not be kept, or nothing."""
+        now = self.keys.now(keyring)
+        return await self._write(lambda: self.keys.save(now))
+
+    def begin_save(self, keyring: Keyring) -> None:
+        now = self.keys.now(keyring)
+        self._tasks.spawn(self._ignored(lambda: self.keys.save(now)))
+
+    async def _write(self, write: Callable[[], object]) -> str:
+        async with self._in_turn:
+            try:
+                await asyncio.to_thread(write)
+            except (StateUnwritable, StateUnreadable) as error:
+                self.log.warning("state_not_written", reason=str(error))
+                return str(error)
+        return ""
+
+    async def _ignored(self, write: Callable[[], object]) -> None:
+        await self._write(write)
+
+    async def close(self) -> None:
+        """Write what is still to be written."""
+        async with self._in_turn:
+            pass
+        self.audit.close()

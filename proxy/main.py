@@ -22,6 +22,7 @@ from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.reload import Reloader
 from proxy.controlplane.state_dir import locked
 from proxy.controlplane.status import Reporter
+from proxy.controlplane.targets import Targets
 from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
 from proxy.model.settings import Settings
@@ -79,11 +80,14 @@ class Serinus:
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
-        reporter = Reporter(snapshots, self._recent, clock, self.metrics.connections)
+        reporter = Reporter(snapshots, self.registry, self._recent, clock, self.metrics.connections)
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
-        self.reloader = Reloader(path, environ, settings, self.registry, self.metrics, self.data_plane.swap, log)
+        self.targets = Targets(settings, clock, log)
+        self.reloader = Reloader(
+            path, environ, settings, self.registry, self.metrics, self.data_plane.swap, self.targets, log
+        )
         self.checks = Checks(settings, self.registry, clock, log)
-        self.reloader.on_applied = self._applied
+        self.reloader.on_change = self.checks.use
         self._tasks = Tasks()
         self.ready = False
         self.admin = Admin(settings.admin, self.metrics, reporter, self.reloader, ready=lambda: self.ready)
@@ -91,7 +95,8 @@ class Serinus:
         self.admin_address = ("", 0)
 
     async def start(self) -> None:
-        """Open the listeners. Raises CannotListen."""
+        """Find the targets and open the listeners. Raises ConfigInvalid or CannotListen."""
+        await self.reloader.begin()
         self.data_plane.start()
         self.data_plane.watch.add(self._recent)
         if isinstance(self._access, AccessLines):
@@ -101,15 +106,13 @@ class Serinus:
             address = listener.address
             self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
         self._tasks.spawn(self.checks.run())
+        self._tasks.spawn(self.targets.run(self.reloader.rebuild))
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
 
     async def stop_checking(self) -> None:
-        """No more active checks."""
+        """No more active checks, and no more looking for targets."""
         await self._tasks.close()
-
-    def _applied(self, settings: Settings) -> None:
-        self.checks.settings = settings
 
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""

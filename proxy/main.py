@@ -28,6 +28,7 @@ from proxy.controlplane.reload import Reloader
 from proxy.controlplane.secret_files import SecretFiles
 from proxy.controlplane.state_dir import locked
 from proxy.controlplane.status import Reporter
+from proxy.controlplane.targets import Targets
 from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
 from proxy.model.settings import Settings
@@ -74,7 +75,7 @@ class Serinus:
         store.restore(self.keyring, settings)
         self.keyring.take(settings, "start")
         self.recorder = Recorder(Audit(state_dir / "audit.log", wall_clock), store, log)
-        snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, self.keyring.serving))
+        snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, keys_in_force=self.keyring.serving))
         self.metrics.generation = 1
         self.metrics.inflight = self.registry.inflight
         self.metrics.outcomes = self.registry.outcomes
@@ -92,17 +93,27 @@ class Serinus:
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
-        reporter = Reporter(snapshots, self._recent, clock, self.metrics.connections, self.keyring)
+        reporter = Reporter(snapshots, self.registry, self._recent, clock, self.metrics.connections, self.keyring)
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended
+        self.targets = Targets(settings, clock, log)
         self.reloader = Reloader(
-            path, environ, settings, self.registry, self.metrics, self.keyring, self.data_plane.swap, log
+            path,
+            environ,
+            settings,
+            self.registry,
+            self.metrics,
+            self.keyring,
+            self.data_plane.swap,
+            self.targets,
+            log,
         )
         self.keyring.on_change = self._keys_changed
         self.keyring.on_event = self.recorder.event
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
-        self.reloader.on_applied = self._applied
+        self.reloader.on_change = self.checks.use
         self.secret_files = SecretFiles(loaded.secret_files, self.reloader.reload, log)
+        self.reloader.on_applied = lambda loaded: self.secret_files.watch(loaded.secret_files)
         self._tasks = Tasks()
         self.ready = False
         keys = AdminKeys(self.keyring, self.recorder, clock, self.data_plane.cut_holders)
@@ -113,7 +124,8 @@ class Serinus:
         self.admin_address = ("", 0)
 
     async def start(self) -> None:
-        """Open the listeners. Raises CannotListen."""
+        """Find the targets and open the listeners. Raises ConfigInvalid or CannotListen."""
+        await self.reloader.begin()
         self.data_plane.start()
         self.data_plane.watch.add(self._recent)
         if isinstance(self._access, AccessLines):
@@ -124,20 +136,17 @@ class Serinus:
             self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
         self._tasks.spawn(self.checks.run())
         self._tasks.spawn(self.secret_files.run())
+        self._tasks.spawn(self.targets.run(self.reloader.rebuild))
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
 
     async def stop_checking(self) -> None:
-        """No more active checks."""
+        """No more active checks, and no more looking for targets."""
         await self._tasks.close()
 
     def _keys_changed(self) -> None:
-        self.reloader.rebuild()
+        self.reloader.renew()
         self.recorder.begin_save(self.keyring)
-
-    def _applied(self, loaded: Loaded) -> None:
-        self.checks.settings = loaded.settings
-        self.secret_files.watch(loaded.secret_files)
 
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""

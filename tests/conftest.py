@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
@@ -18,15 +19,35 @@ async def scripted() -> AsyncIterator[Callable[[Script], "asyncio.Future[Scripte
     """Starts scripted upstreams: `upstream = await scripted(script)`."""
     started: list[ScriptedUpstream] = []
 
-    async def start(script: Script) -> ScriptedUpstream:
+    async def start(script: Script, host: str = "127.0.0.1", port: int = 0) -> ScriptedUpstream:
         upstream = ScriptedUpstream(script)
-        await upstream.start()
+        await upstream.start(host, port)
         started.append(upstream)
         return upstream
 
     yield start
     for upstream in started:
         await upstream.stop()
+
+
+@pytest.fixture
+async def name(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what `localhost` means: `name("127.0.0.1")`; without any address, nobody knows it."""
+    kind, now = type(asyncio.get_running_loop()), ["127.0.0.1"]
+    asked = kind.getaddrinfo
+
+    async def getaddrinfo(loop, host, port, **options):
+        if host != "localhost":
+            return await asked(loop, host, port, **options)
+        if not now:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in now if address]
+
+    def means(*addresses: str) -> None:
+        now[:] = addresses
+
+    monkeypatch.setattr(kind, "getaddrinfo", getaddrinfo)
+    return means
 
 
 @pytest.fixture

@@ -8,7 +8,15 @@ from rich.text import Text
 
 from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic
 
-COLOURS = {"ok": "green", "failing": "bold red", "idle": "dim", "unhealthy": "bold red", "ejected": "bold red"}
+COLOURS = {
+    "ok": "green",
+    "up": "green",
+    "leaving": "yellow",
+    "failing": "bold red",
+    "idle": "dim",
+    "unhealthy": "bold red",
+    "ejected": "bold red",
+}
 COLOURS |= {"active": "green", "cooling": "yellow", "resting": "bold red", "quarantined": "bold red", "revoked": "dim"}
 FIRST_BYTE = "first byte ms\np50 / p95 / p99"
 TREND_LOOKS = 24
@@ -69,6 +77,8 @@ def upstreams_table(status: Status, trends: Trends | None = None) -> Table:
             _quantiles(traffic.duration_ms, "p50", "p95"),
         ]
         table.add_row(*row, *([] if trends is None else [Text(trends.line(name), "cyan")]))
+        for address, target in upstream.targets.items():
+            table.add_row(f"  {address}", _coloured(target.state), str(target.inflight))
     return table
 
 

@@ -4,10 +4,12 @@ import math
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache, partial
 from hashlib import sha256
+from types import MappingProxyType
 from urllib.parse import quote
 
 from proxy.controlplane.keyring import Serving, as_configured
@@ -24,6 +26,9 @@ from proxy.state.live import Registry, UpstreamLive
 from proxy.state.snapshot import Client, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
 
 KeysInForce = Callable[[str, s.UpstreamKey], Iterable[Serving]]  # of an upstream's key
+Addresses = Mapping[str, tuple[str, ...]]
+"""By upstream. One that has none here is a single target, reached by its name."""
+_Targets = Mapping[str, tuple[Upstream, ...]]
 
 
 def build(
@@ -31,6 +36,7 @@ def build(
     registry: Registry,
     metrics: Metrics,
     generation: int,
+    addresses: Addresses = MappingProxyType({}),
     keys_in_force: KeysInForce | None = None,
 ) -> Snapshot:
     """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed.
@@ -42,11 +48,14 @@ def build(
     endpoints = {name: _endpoint(name, upstream, problems) for name, upstream in settings.upstreams.items()}
     if problems:
         raise ConfigInvalid(tuple(problems))
-    upstreams = {
+    whole = {
         name: _upstream(name, upstream, endpoints[name], registry.upstream(name), keys_in_force)
         for name, upstream in settings.upstreams.items()
     }
-    pools = _pools(settings, upstreams, registry)
+    targets = {
+        name: _targets(whole[name], addresses.get(name, ()), registry) for name, upstream in settings.upstreams.items()
+    }
+    pools = _pools(settings, targets, registry)
     deployment_id = _deployment_id(settings)
     return Snapshot(
         generation=generation,
@@ -55,7 +64,7 @@ def build(
         clients=_clients(settings.clients),
         routes=tuple(_route(route, pools, metrics) for route in settings.routes),
         pools=tuple(pools.values()),
-        upstreams=upstreams,
+        upstreams={target.live.name: target for each in targets.values() for target in each},
         unrouted_series=metrics.series(SeriesLabels()),
         fast_lane=settings.fast_lane,
         cors=_cors(settings.cors),
@@ -123,6 +132,8 @@ def _upstream(
         overridden.add(auth.header.lower().encode())
     return Upstream(
         name=name,
+        target="",
+        in_logs={"upstream": name},
         name_line=b"\r\nx-serinus-upstream: " + name.encode(),
         url=str(base_url),
         endpoint=endpoint,
@@ -144,6 +155,20 @@ def _upstream(
         tcp_keepalive_s=upstream.websocket.tcp_keepalive_s,
         live=live,
     )
+
+
+def _targets(upstream: Upstream, addresses: tuple[str, ...], registry: Registry) -> tuple[Upstream, ...]:
+    """One for each address; without any the upstream itself. Its certificate must have its name all the same."""
+    return tuple(
+        replace(
+            upstream,
+            target=address,
+            in_logs={"upstream": upstream.name, "target": address},
+            endpoint=replace(upstream.endpoint, host=address),
+            live=registry.target(upstream.name, address),
+        )
+        for address in addresses
+    ) or (upstream,)
 
 
 def _line(name: str, value: str) -> bytes:
@@ -201,7 +226,7 @@ def _client_tls(authorities: str | None, verify: bool) -> ssl.SSLContext:
     return context
 
 
-def _pools(settings: s.Settings, upstreams: dict[str, Upstream], registry: Registry) -> dict[str, Pool]:
+def _pools(settings: s.Settings, targets: _Targets, registry: Registry) -> dict[str, Pool]:
     """The pools, each after the one that it falls back on. A circle is broken where it closes."""
     built: dict[str, Pool] = {}
     for name in settings.pools:
@@ -213,23 +238,23 @@ def _pools(settings: s.Settings, upstreams: dict[str, Upstream], registry: Regis
         for each in reversed(chain):
             pool = settings.pools[each]
             fallback = None if pool.fallback is None else built.get(pool.fallback)
-            built[each] = _pool(each, pool, upstreams, registry, fallback)
+            built[each] = _pool(each, pool, targets, registry, fallback)
     return built
 
 
-def _pool(name: str, pool: s.Pool, upstreams: dict[str, Upstream], registry: Registry, fallback: Pool | None) -> Pool:
+def _pool(name: str, pool: s.Pool, targets: _Targets, registry: Registry, fallback: Pool | None) -> Pool:
     live = registry.pool(name)
     live.budget.percent = pool.retry.budget_percent
     members: list[Member] = []
     seen: Counter[str] = Counter()
-    for member in pool.members:
-        upstream = upstreams[member.upstream]
-        identity = "/".join((member.upstream, member.model or "", member.key or ""))
-        seen[identity] += 1
-        member_live = live.member(f"{identity}/{seen[identity]}", registry.clock())
-        keys = tuple(key for key in upstream.keys if member.key in (None, key.name))
-        members.append(Member(upstream, member.weight, member.model, member.key, keys, member_live))
-    nodes = [Node(member.upstream.name, member.weight, member.live.load) for member in members]
+    for place, member in enumerate(pool.members):
+        for upstream in targets[member.upstream]:
+            identity = "/".join((upstream.live.name, member.model or "", member.key or ""))
+            seen[identity] += 1
+            member_live = live.member(f"{identity}/{seen[identity]}", registry.clock())
+            keys = tuple(key for key in upstream.keys if member.key in (None, key.name))
+            members.append(Member(place, upstream, member.weight, member.model, member.key, keys, member_live))
+    nodes = [Node(member.upstream.live.name, member.weight, member.live.load) for member in members]
     retry, outlier = pool.retry, pool.outlier
     return Pool(
         name=name,

@@ -6,11 +6,12 @@ works again must come back by itself.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 import aiohttp
 
 from proxy.controlplane import asking
-from proxy.controlplane.build import upstream_tls
+from proxy.controlplane.build import Addresses, upstream_tls
 from proxy.controlplane.keyring import CHECKED, Keyring, Ring, Value
 from proxy.model.reasons import reason
 from proxy.model.secret import Secret
@@ -33,6 +34,7 @@ class Checks:
         self, settings: Settings, registry: Registry, keyring: Keyring, clock: Callable[[], float], log: Log
     ) -> None:
         self.settings = settings  # those in force
+        self._addresses: Addresses = {}
         self._registry, self._keyring, self._clock, self._log = registry, keyring, clock, log
         self._due_s: dict[str, float] = {}  # by upstream, or upstream and key
         self._rests_s: dict[str, float] = {}
@@ -49,6 +51,12 @@ class Checks:
                 for task in self._running.values():
                     task.cancel()
 
+    def use(self, settings: Settings, addresses: Addresses) -> None:
+        """In force from now on. What was known of targets that are gone is forgotten."""
+        self.settings, self._addresses = settings, addresses
+        targets = {f"{name}@{address}" for name, all_of_it in addresses.items() for address in all_of_it}
+        self._due_s = {what: due_s for what, due_s in self._due_s.items() if "@" not in what or what in targets}
+
     def look(self, session: aiohttp.ClientSession) -> None:
         now_s = self._clock()
         self._keyring.tick()
@@ -58,16 +66,21 @@ class Checks:
             self._begin(what, self._validate(session, upstream, ring, value))
         for name, upstream in self.settings.upstreams.items():
             live = self._registry.upstream(name)
-            if upstream.health is None:
-                live.health.reset()
-            elif now_s >= self._due_s.get(name, 0.0):
-                self._due_s[name] = now_s + upstream.health.interval_s
-                self._begin(name, self._check(session, name, upstream, live))
+            for target in self._addresses.get(name, ("",)):
+                self._look_at(session, upstream, self._registry.target(name, target) if target else live, target)
         for value in self._keyring.in_force():
             what = f"{value.upstream}/{value.live.name}"
             if self._is_due(f"{what}/{value.live.fingerprint}", value.live, now_s):
                 upstream = self.settings.upstreams[value.upstream]
                 self._begin(f"{what}/{value.live.fingerprint}", self._check_key(session, what, upstream, value))
+
+    def _look_at(self, session: aiohttp.ClientSession, upstream: Upstream, live: UpstreamLive, target: str) -> None:
+        now_s = self._clock()
+        if upstream.health is None:
+            live.health.reset()
+        elif now_s >= self._due_s.get(live.name, 0.0):
+            self._due_s[live.name] = now_s + upstream.health.interval_s
+            self._begin(live.name, self._check(session, upstream, live, target))
 
     def _is_due(self, key: str, live: KeyLive, now_s: float) -> bool:
         """Is it time to ask whether this key is accepted? One that rests is asked for soon, then ever more seldom."""
@@ -91,17 +104,19 @@ class Checks:
         task = self._running[what] = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda _: self._running.pop(what))
 
-    async def _check(self, session: aiohttp.ClientSession, name: str, upstream: Upstream, live: UpstreamLive) -> None:
+    async def _check(self, session: aiohttp.ClientSession, upstream: Upstream, live: UpstreamLive, target: str) -> None:
         health, state = upstream.health, live.health
         assert health is not None  # noqa: S101 - it is asked for
         state.unhealthy_after, state.healthy_after = health.unhealthy_after, health.healthy_after
-        key = next(iter(self._keyring.serving(name, upstream.keys[0]))).secret if upstream.keys else None
-        status, said = await self._ask(session, upstream, key, f"{upstream.base_url}{health.path}", health.timeout_s)
+        key = next(iter(self._keyring.serving(live.upstream, upstream.keys[0]))).secret if upstream.keys else None
+        in_logs = {"upstream": live.upstream, "target": target} if target else {"upstream": live.upstream}
+        base_url = replace(upstream.base_url, host=target) if target else upstream.base_url
+        status, said = await self._ask(session, upstream, key, f"{base_url}{health.path}", health.timeout_s)
         if status is not None and status < 500:  # it is there; whether it likes the key is another question
             if state.passed():
-                self._log.info("upstream_healthy", upstream=name)
+                self._log.info("upstream_healthy", **in_logs)
         elif state.failed(said):
-            self._log.warning("upstream_unhealthy", upstream=name, reason=said)
+            self._log.warning("upstream_unhealthy", **in_logs, reason=said)
 
     async def _validate(self, session: aiohttp.ClientSession, upstream: Upstream, ring: Ring, value: Value) -> None:
         health = upstream.health
@@ -135,16 +150,20 @@ class Checks:
 
     @staticmethod
     async def _ask(
-        session: aiohttp.ClientSession, upstream: Upstream, key: Secret | None, url: str, timeout_s: float
+        session: aiohttp.ClientSession,
+        upstream: Upstream,
+        key: Secret | None,
+        url: str,
+        timeout_s: float,
     ) -> tuple[int | None, str]:
-        """The status of a GET and what it was, or None and why there was no answer."""
+        """The status of a GET and what it was, or None and why there was no answer. The URL may be a target's."""
         try:
             async with session.get(
                 url,
                 params=upstream.query,
-                headers=asking.headers(upstream, key),
+                headers={"host": upstream.base_url.authority, **asking.headers(upstream, key)},
                 ssl=upstream_tls(upstream) or True,
-                server_hostname=upstream.tls.server_name,
+                server_hostname=upstream.tls.server_name or upstream.base_url.host,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:

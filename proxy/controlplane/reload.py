@@ -1,14 +1,15 @@
-"""A new configuration while running: put in force whole, or not at all."""
+"""A new configuration while running, or other targets for it: put in force whole, or not at all."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.controlplane.build import build
+from proxy.controlplane.build import Addresses, build
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.problems import ConfigInvalid, Problem
+from proxy.controlplane.targets import Targets
 from proxy.model.settings import Settings
 from proxy.obs.log import Log
 from proxy.obs.metrics import Metrics
@@ -44,15 +45,26 @@ class Reloader:
         metrics: Metrics,
         keyring: Keyring,
         swap: Callable[[Snapshot], None],
+        targets: Targets,
         log: Log,
     ) -> None:
         self._path, self._environ, self._started_with = path, environ, started_with
-        self._settings, self._keyring = started_with, keyring
-        self._registry, self._metrics, self._swap, self._log = registry, metrics, swap, log
+        self._settings = started_with  # in force
+        self._registry, self._metrics, self._keyring, self._swap = registry, metrics, keyring, swap
+        self._targets, self._log = targets, log
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
         self.on_applied: Callable[[Loaded], None] = lambda loaded: None
+        self.on_change: Callable[[Settings, Addresses], None] = lambda settings, addresses: None
+
+    async def begin(self) -> None:
+        """Find the targets of the first configuration. Raises ConfigInvalid."""
+        async with self._one_at_a_time:
+            addresses = await self._targets.look_up(self._settings)
+            if addresses:
+                self._put_in_force(self._settings, addresses, self.generation)
+            self._targets.use(self._settings, addresses)
 
     async def reload(self) -> Applied | Rejected:
         """Read the file again and put it in force, or keep what there is and say why."""
@@ -60,24 +72,52 @@ class Reloader:
             try:
                 loaded = await asyncio.to_thread(load, self._path, self._environ())
                 self._check_exposure(loaded.settings)
-                snapshot = self._build(loaded.settings)
+                addresses = await self._targets.look_up(loaded.settings)
+                self._put_in_force(loaded.settings, addresses, self.generation + 1)
             except ConfigInvalid as invalid:
                 self.last = self._reject(invalid)
             else:
-                self.last = self._apply(loaded, snapshot)
+                self._targets.use(loaded.settings, addresses)
+                self.last = self._applied(loaded)
+                self._keyring.take(loaded.settings, "reload")
+                self.on_applied(loaded)
             return self.last
 
-    def rebuild(self) -> None:
-        """Put the settings in force once more in force, with what else has changed: the keys that serve."""
-        self._put_in_force(self._build(self._settings))
+    async def rebuild(self, settings: Settings, changed: Addresses) -> None:
+        """Put other addresses of some upstreams in force, unless these settings are not in force any more."""
+        async with self._one_at_a_time:
+            if settings is not self._settings:
+                return
+            before = self._targets.addresses
+            try:
+                self._put_in_force(settings, {**before, **changed}, self.generation + 1)
+            except ConfigInvalid as invalid:
+                problems = tuple(map(str, invalid.problems))
+                self._log.error("targets_rejected", generation_in_force=self.generation, problems=problems)
+                return
+            self._targets.addresses = {**before, **changed}
+            for name, addresses in changed.items():
+                now, known = set(addresses), set(before.get(name, ()))
+                added, removed = sorted(now - known), sorted(known - now)
+                self._log.info("targets_changed", upstream=name, added=added, removed=removed)
 
-    def _build(self, settings: Settings) -> Snapshot:
-        return build(settings, self._registry, self._metrics, self.generation + 1, self._keyring.serving)
+    def renew(self) -> None:
+        """Put in force once more what is in force, with other values of its keys."""
+        try:
+            self._put_in_force(self._settings, self._targets.addresses, self.generation + 1)
+        except ConfigInvalid as invalid:
+            problems = tuple(map(str, invalid.problems))
+            self._log.error("keys_rejected", generation_in_force=self.generation, problems=problems)
 
-    def _put_in_force(self, snapshot: Snapshot) -> None:
+    def _put_in_force(self, settings: Settings, addresses: Addresses, generation: int) -> None:
+        """Raises ConfigInvalid; then nothing has changed."""
+        snapshot = build(settings, self._registry, self._metrics, generation, addresses, self._keyring.serving)
         self._swap(snapshot)
-        self.generation = self._metrics.generation = snapshot.generation
-        self._registry.forget_except(frozenset(snapshot.upstreams), frozenset(pool.name for pool in snapshot.pools))
+        self._settings = settings
+        self.on_change(settings, addresses)
+        self.generation = self._metrics.generation = generation
+        members = {pool.name: [member.live for member in pool.members] for pool in snapshot.pools}
+        self._registry.forget_except(snapshot.upstreams.keys(), members)
 
     def _check_exposure(self, settings: Settings) -> None:
         """Anyone may call where no clients are listed, and that was judged by the file's listeners: ours stay open."""
@@ -94,17 +134,13 @@ class Reloader:
         self._log.error("config_rejected", generation_in_force=self.generation, problems=problems)
         return Rejected(self.generation, problems)
 
-    def _apply(self, loaded: Loaded, snapshot: Snapshot) -> Applied:
-        self._settings = loaded.settings
-        self._put_in_force(snapshot)
+    def _applied(self, loaded: Loaded) -> Applied:
         self._metrics.reloads["applied"] += 1
-        self._keyring.take(loaded.settings, "reload")
-        self.on_applied(loaded)
         warnings = tuple(map(str, loaded.warnings))
         changed = [
             name for name in _AT_START_ONLY if getattr(loaded.settings, name) != getattr(self._started_with, name)
         ]
         need_restart = tuple(Settings.model_fields[name].alias or name for name in changed)
         say = self._log.warning if need_restart else self._log.info
-        say("config_applied", generation=snapshot.generation, warnings=warnings, need_restart=need_restart)
-        return Applied(snapshot.generation, warnings, need_restart)
+        say("config_applied", generation=self.generation, warnings=warnings, need_restart=need_restart)
+        return Applied(self.generation, warnings, need_restart)

@@ -1,6 +1,6 @@
 """What is going on: upstreams, pools, rates, waits. `GET /status` sends it; `serinus status` and `top` show it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -10,7 +10,8 @@ from proxy.controlplane.key_status import KeyStatus, key_statuses
 from proxy.controlplane.keyring import Keyring
 from proxy.obs.metrics import KeyState, MemberState, PoolState
 from proxy.obs.recent import Counts, Recent, Window
-from proxy.state.snapshot import Member, Pool, Snapshots, Upstream
+from proxy.state.live import Registry
+from proxy.state.snapshot import Member, Pool, Snapshot, Snapshots, Upstream
 
 FAILING_SHARE = 0.5  # of the requests in the window
 
@@ -32,6 +33,14 @@ class Traffic(msgspec.Struct, frozen=True):
     duration_ms: Quantiles | None  # from the request's head to its answer's last byte
 
 
+class TargetStatus(msgspec.Struct, frozen=True):
+    """One address of an upstream's name, where each is a target of its own."""
+
+    inflight: int
+    # up; ejected: left out of a pool for its failures; unhealthy: says a check; leaving: the name has it no more.
+    state: str
+
+
 class UpstreamStatus(msgspec.Struct, frozen=True):
     url: str
     # ok; failing: half of its requests or more failed in the window; idle: there were none; unhealthy: says a check.
@@ -40,13 +49,17 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
     traffic: Traffic
     outcomes: dict[str, int]  # since the start
     keys: dict[str, KeyStatus]
+    targets: dict[str, TargetStatus] = {}  # by address
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
-    """Of an upstream that is several members of one pool, each shows the traffic of all."""
+    """As it is configured, with all targets of its upstream: it is up if one of them is.
+
+    Of an upstream that is several members of one pool, each shows the traffic of all.
+    """
 
     upstream: str
-    weight: int
+    weight: int  # of each target
     share_percent: float  # that its weight asks for
     traffic: Traffic
     model: str | None = None
@@ -79,12 +92,13 @@ class Reporter:
     def __init__(
         self,
         snapshots: Snapshots,
+        registry: Registry,
         recent: Recent,
         clock: Callable[[], float],
         connections: Callable[[], int],
         keyring: Keyring,
     ) -> None:
-        self._snapshots, self._recent, self._keyring = snapshots, recent, keyring
+        self._snapshots, self._registry, self._recent, self._keyring = snapshots, registry, recent, keyring
         self._clock, self._connections = clock, connections
         self._started_s = clock()
 
@@ -96,7 +110,7 @@ class Reporter:
             for member in pool.members:
                 by_upstream.setdefault(member.upstream.name, []).append(member)
             for name, members in by_upstream.items():
-                ejections = sum(member.live.ejections for member in members)
+                ejections = pool.live.ejections.get(name, 0)
                 yield MemberState(pool.name, name, any(member.is_up(now_s) for member in members), ejections)
 
     def keys(self) -> Iterator[KeyState]:
@@ -123,27 +137,54 @@ class Reporter:
             traffic=_traffic(window, window.whole),
             answered_here_per_s=round(window.rate(window.answered_here.requests), 2),
             upstreams={
-                name: _upstream(upstream, window, keys.get(name, {})) for name, upstream in snapshot.upstreams.items()
+                name: self._upstream(targets, window, now_s, keys.get(name, {}))
+                for name, targets in _by_name(snapshot).items()
             },
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
         )
 
+    def _upstream(
+        self, targets: list[Upstream], window: Window, now_s: float, keys: dict[str, KeyStatus]
+    ) -> UpstreamStatus:
+        first = targets[0]
+        counts = window.of_upstream(first.name)
+        return UpstreamStatus(
+            url=first.url,
+            health=_health(targets, counts),
+            inflight=sum(live.inflight for live in self._registry.targets(first.name)),
+            traffic=_traffic(window, counts),
+            outcomes={outcome.value: count for outcome, count in first.live.outcomes.items() if count},
+            keys=keys,
+            targets=self._targets(targets, now_s),
+        )
 
-def _upstream(upstream: Upstream, window: Window, keys: dict[str, KeyStatus]) -> UpstreamStatus:
-    live, counts = upstream.live, window.of_upstream(upstream.name)
-    return UpstreamStatus(
-        url=upstream.url,
-        health=_health(upstream, counts),
-        inflight=live.inflight,
-        traffic=_traffic(window, counts),
-        outcomes={outcome.value: count for outcome, count in live.outcomes.items() if count},
-        keys=keys,
-    )
+    def _targets(self, targets: list[Upstream], now_s: float) -> dict[str, TargetStatus]:
+        """By address: those in force, then those whose last requests still run."""
+        members = [member for pool in self._snapshots.current.pools for member in pool.members]
+        out = {member.upstream for member in members if member.live.outlier.is_out(now_s)}
+        shown = {}
+        for target in targets:
+            if target.target:
+                state = "ejected" if target in out else "up" if target.live.health.healthy else "unhealthy"
+                shown[target.target] = TargetStatus(target.live.inflight, state)
+        for live in self._registry.targets(targets[0].name):
+            address = live.name.partition("@")[2]
+            if address and address not in shown and live.inflight:
+                shown[address] = TargetStatus(live.inflight, "leaving")
+        return shown
 
 
-def _health(upstream: Upstream, counts: Counts) -> str:
-    if not upstream.live.health.healthy:
+def _by_name(snapshot: Snapshot) -> dict[str, list[Upstream]]:
+    """The upstreams' targets, which nearly always is one each."""
+    by_name: dict[str, list[Upstream]] = {}
+    for upstream in snapshot.upstreams.values():
+        by_name.setdefault(upstream.name, []).append(upstream)
+    return by_name
+
+
+def _health(targets: list[Upstream], counts: Counts) -> str:
+    if not any(target.live.health.healthy for target in targets):
         return "unhealthy"
     if not counts.requests:
         return "idle"
@@ -157,20 +198,30 @@ def _state(member: Member, now_s: float) -> str:
 
 
 def _pool(pool: Pool, window: Window, now_s: float) -> PoolStatus:
-    weights = sum(member.weight for member in pool.members)
-    members = [
-        MemberStatus(
-            upstream=member.upstream.name,
-            weight=member.weight,
-            share_percent=round(100 * member.weight / weights, 1),
-            traffic=_traffic(window, window.of_member(pool.name, member.upstream.name)),
-            model=member.model,
-            state=_state(member, now_s),
-            key=member.key,
-        )
-        for member in pool.members
-    ]
+    by_place: dict[int, list[Member]] = {}
+    for member in pool.members:
+        by_place.setdefault(member.place, []).append(member)
+    members = [_member(pool, targets, window, now_s) for targets in by_place.values()]
     return PoolStatus(_traffic(window, window.of_pool(pool.name)), members)
+
+
+def _member(pool: Pool, targets: list[Member], window: Window, now_s: float) -> MemberStatus:
+    first = targets[0]
+    weights = sum(member.weight for member in pool.members)
+    return MemberStatus(
+        upstream=first.upstream.name,
+        weight=first.weight,
+        share_percent=round(100 * first.weight * len(targets) / weights, 1),
+        traffic=_traffic(window, window.of_member(pool.name, first.upstream.name)),
+        model=first.model,
+        state=_best(_state(target, now_s) for target in targets),
+        key=first.key,
+    )
+
+
+def _best(states: Iterable[str]) -> str:
+    """Of several targets."""
+    return max(states, key=lambda state: state == "up")
 
 
 def _traffic(window: Window, counts: Counts) -> Traffic:

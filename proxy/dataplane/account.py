@@ -12,6 +12,7 @@ from proxy.state.snapshot import Route, Snapshots
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for a caller that left before its answer began
 
 
+_NOBODY = {"upstream": None}
 _OK, _CLIENT_GONE = Outcome.OK, Outcome.CLIENT_GONE  # an Enum's attribute costs 70 ns
 
 
@@ -27,7 +28,7 @@ class Account:
         series = route.series[way.member]
         series.retried += 1
         series.failures += 1
-        request.tried += (f"{way.upstream.name}: {reason}",)
+        request.tried += (f"{way.upstream.live.name}: {reason}",)
 
     def exchange(self, request: Request, route: Route, outcome: Outcome, reason: str, now_s: float) -> None:
         """An exchange with an upstream has ended."""
@@ -88,7 +89,7 @@ class Account:
             path=head.target.partition(b"?")[0].decode("ascii"),
             route=route and route.label,
             pool=request.route and request.route.pool.name,
-            upstream=request.way and request.way.upstream.name,
+            **(_NOBODY if request.way is None else request.way.upstream.in_logs),
             key=request.way and request.way.key and request.way.key.name,
             status=request.status,
             bytes=request.relayed_bytes,

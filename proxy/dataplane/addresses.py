@@ -5,9 +5,10 @@ no longer means: one that was replaced, or drained by its DNS record.
 """
 
 import asyncio
-import ipaddress
 import math
 import socket
+
+from proxy.model.address import is_address
 
 
 class Addresses:
@@ -15,7 +16,7 @@ class Addresses:
         """`interval_s`: between two questions; infinite for none. What is an address already is never asked for."""
         self._host, self._port, self._interval_s = host, port, interval_s
         self._known: frozenset[str] = frozenset()  # empty: not asked yet
-        self._due_s = math.inf if _is_address(host) or math.isinf(interval_s) else 0.0
+        self._due_s = math.inf if is_address(host) or math.isinf(interval_s) else 0.0
 
     def is_due(self, now_s: float) -> bool:
         """Is it time to ask again? Says so once."""
@@ -36,11 +37,3 @@ class Addresses:
     def has_left(self, address: str) -> bool:
         """Did the name mean this machine, and does it no more?"""
         return bool(self._known) and address not in self._known
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

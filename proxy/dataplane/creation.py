@@ -35,8 +35,9 @@ class Creation(Exchange):
     def _look(self, head: AnswerHead) -> None:
         made = ids_in_answer(self._beginning) if head.status < 300 else []
         key = self._way.key
+        maker = Maker(self._upstream.name, None if key is None else key.name, self._upstream.target)
         for one in made:
-            self._tools.makers.remember(one, Maker(self._upstream.name, None if key is None else key.name))
+            self._tools.makers.remember(one, maker)
         told = made and head.event_stream  # in the first event
         if told or head.status >= 300 or len(self._beginning) > LOOKED_AT_BYTES:
             self._copy = None

@@ -73,7 +73,7 @@ class Hedged(Exchange):
         if rival is not None:
             self._part()
             rival._let_go(Outcome.HEDGED, now_s)
-            self._request.tried += (f"{rival._upstream.name}: slower",)
+            self._request.tried += (f"{rival._upstream.live.name}: slower",)
             self._caller.exchange = self
         super()._settled(now_s)
 

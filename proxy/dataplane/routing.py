@@ -6,7 +6,7 @@ from proxy.policy.model_field import ModelField, find_model, is_readable, names_
 from proxy.policy.named_models import check_unambiguous, models_in_path, models_in_query
 from proxy.policy.stateful import ids_in_body
 from proxy.state.makers import Maker, Makers
-from proxy.state.snapshot import Client, Route, Way
+from proxy.state.snapshot import Client, Pool, Route, Way
 
 QUOTED_CHARACTERS = 100
 MODEL_WANTED = (
@@ -93,17 +93,27 @@ def choose(request: Request, makers: Makers, body: bytes, model: ModelField | No
 
 
 def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tuple[Route, Way] | None:
-    """The way to who made what the request speaks of; None if no route that it may take leads there."""
+    """The way to who made what the request speaks of; None if no route that it may take leads there.
+
+    To another target of that upstream, where the one that made it is gone: they may keep it together.
+    """
+    found: tuple[Route, Pool, int] | None = None
     for route in routes:
         if model is not None and not route.serves(model.value):
             continue
         for pool, index in [(each, index) for each in route.pool.chain() for index in range(len(each.members))]:
             member = pool.members[index]
-            if member.upstream.name == maker.upstream and member.key in (None, maker.key):
-                return route, pool.way(
-                    index, [way for way in pool.ways[index] if way.key and way.key.name == maker.key]
-                )
-    return None
+            upstream = member.upstream
+            if upstream.name == maker.upstream and member.key in (None, maker.key):
+                if upstream.target == maker.target:
+                    return route, _with_key(pool, index, maker)
+                found = found or (route, pool, index)
+    return None if found is None else (found[0], _with_key(*found[1:], maker))
+
+
+def _with_key(pool: Pool, index: int, maker: Maker) -> Way:
+    """By this member, with the maker's key, if it still has that."""
+    return pool.way(index, [way for way in pool.ways[index] if way.key and way.key.name == maker.key])
 
 
 def _match(request: Request, model: str | None) -> Route:

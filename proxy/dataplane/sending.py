@@ -222,7 +222,7 @@ class Sending(ABC):
             self._tools.log.warning(
                 "upstream_ejected",
                 pool=way.pool.name,
-                upstream=way.upstream.name,
+                **way.upstream.in_logs,
                 last_failure=reason or outcome.value,
             )
 

@@ -59,6 +59,15 @@ def _is_host(host: str) -> bool:
     return bool(_HOST.fullmatch(host)) and all(0 < len(label) <= 63 for label in labels)  # RFC 1035 section 2.3.4
 
 
+def is_address(host: str) -> bool:
+    """Is it an IP address, and no name?"""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 

@@ -135,6 +135,12 @@ class Resolve(Record):
         validate_default=True,
         description="How often. Connections to addresses that it no longer has are not used again. `none`: never.",
     )
+    all: Switch = Field(
+        False,
+        description="Each address of the name is a target of its own, as for a headless service: with its own load, "
+        "ejection, health checks, connections and limits. They share the keys. A machine that has an IPv4 and an IPv6 "
+        "address there is two.",
+    )
 
 
 class WebSocket(Record):

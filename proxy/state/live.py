@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from proxy.model.outcome import Outcome
 from proxy.policy import outlier
@@ -84,17 +84,20 @@ class KeyLive:
 
 
 class UpstreamLive:
-    """One upstream, and the keys it has been used with."""
+    """One upstream, and the keys it has been used with; or one of its targets, which share its keys and outcomes."""
 
-    __slots__ = ("health", "inflight", "keys", "name", "outcomes", "pending")
+    __slots__ = ("health", "inflight", "keys", "name", "outcomes", "pending", "upstream")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, whole: "UpstreamLive | None" = None) -> None:
+        """`whole`: the upstream whose target it is."""
         self.name = name
+        self.upstream = name if whole is None else whole.name  # as it is configured
         self.inflight = 0
         self.pending = 0  # of those, how many wait for a new connection
-        self.outcomes = dict.fromkeys(Outcome, 0)
+        # Shared, for counts that went with a target would seem to fall.
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0) if whole is None else whole.outcomes
         self.health = Health()  # as active checks see it
-        self.keys: dict[tuple[str, str], KeyLive] = {}  # by name and fingerprint
+        self.keys: dict[tuple[str, str], KeyLive] = {} if whole is None else whole.keys  # by name and fingerprint
 
     def key(self, name: str, account: AccountLive, fingerprint: str = "") -> KeyLive:
         """The live state of this value of the key called `name`, begun when it is first asked for."""
@@ -108,18 +111,18 @@ class UpstreamLive:
 class MemberLive:
     """One member of one pool: what its balancer knows of it, and how it fares."""
 
-    __slots__ = ("ejections", "load", "outlier")
+    __slots__ = ("has_left", "load", "outlier")
 
     def __init__(self, load: Load) -> None:
         self.load = load
         self.outlier = outlier.Record()
-        self.ejections = 0
+        self.has_left = False  # it is no member any more, but requests on it still run
 
 
 class PoolLive:
     """One pool, its members by what tells them apart."""
 
-    __slots__ = ("budget", "members", "name", "panics", "requests", "retries")
+    __slots__ = ("budget", "ejections", "members", "name", "panics", "requests", "retries")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -127,11 +130,25 @@ class PoolLive:
         self.budget = Budget()
         self.retries: dict[Failure, int] = {}  # tries that failed and were followed by another, by why
         self.panics = 0  # picks among members all of whom were out
+        self.ejections: dict[str, int] = {}  # by upstream
         self.members: dict[str, MemberLive] = {}
 
     def member(self, identity: str, now_s: float) -> MemberLive:
-        """The live state of a member, begun when it is first asked for."""
-        return self.members.get(identity) or self.members.setdefault(identity, MemberLive(Load(now_s)))
+        """The live state of a member, begun when it is first asked for; and anew, save for what is still under way,
+        when it comes back after it had left."""
+        live = self.members.get(identity) or self.members.setdefault(identity, MemberLive(Load(now_s)))
+        if live.has_left:
+            live.load.returned(now_s)
+            live.outlier, live.has_left = outlier.Record(), False
+        return live
+
+    def forget_except(self, members: Collection[MemberLive]) -> None:
+        """Drop the state of who is no member any more, once no request holds it."""
+        for identity, live in tuple(self.members.items()):
+            if live not in members:
+                live.has_left = True
+                if live.load.inflight == 0:
+                    del self.members[identity]
 
 
 class Registry:
@@ -147,6 +164,15 @@ class Registry:
         """The live state of the upstream called `name`, begun when it is first asked for."""
         return self.upstreams.get(name) or self.upstreams.setdefault(name, UpstreamLive(name))
 
+    def target(self, upstream: str, address: str) -> UpstreamLive:
+        """That of an upstream's target at one address of its name."""
+        name = f"{upstream}@{address}"
+        return self.upstreams.get(name) or self.upstreams.setdefault(name, UpstreamLive(name, self.upstream(upstream)))
+
+    def targets(self, upstream: str) -> list[UpstreamLive]:
+        """All that is known of an upstream: what it is by its name, and its targets, those too that are leaving."""
+        return [live for live in self.upstreams.values() if live.upstream == upstream]
+
     def pool(self, name: str) -> PoolLive:
         """The live state of the pool called `name`, begun when it is first asked for."""
         return self.pools.get(name) or self.pools.setdefault(name, PoolLive(name))
@@ -156,21 +182,33 @@ class Registry:
 
     def inflight(self) -> list[tuple[str, int]]:
         """Open requests, by upstream."""
-        return [(name, live.inflight) for name, live in self.upstreams.items()]
+        inflight: dict[str, int] = {}
+        for live in self.upstreams.values():
+            inflight[live.upstream] = inflight.get(live.upstream, 0) + live.inflight
+        return list(inflight.items())
 
     def outcomes(self) -> list[tuple[str, str, int]]:
         """How many exchanges of which upstream ended how."""
         return [
             (name, outcome.value, count)
             for name, live in self.upstreams.items()
+            if live.upstream == name  # its targets count there too
             for outcome, count in live.outcomes.items()
         ]
 
-    def forget_except(self, upstreams: frozenset[str], pools: frozenset[str]) -> None:
-        """Drop the state of upstreams and pools that no configuration names and no request holds any more."""
+    def forget_except(self, upstreams: Collection[str], pools: Mapping[str, Collection[MemberLive]]) -> None:
+        """Drop the state of what is not in force and no request holds any more.
+
+        `upstreams`: those in force, targets by their own names; `pools`: with their members.
+        """
+        held = {name for name, live in self.upstreams.items() if name in upstreams or live.inflight}
+        held |= {self.upstreams[name].upstream for name in held}
+        for name in self.upstreams.keys() - held:
+            del self.upstreams[name]
         for name in self.upstreams.keys() - upstreams:
-            if self.upstreams[name].inflight == 0:
-                del self.upstreams[name]
-        for name in self.pools.keys() - pools:
-            if self.pools[name].requests == 0:
+            self.upstreams[name].health.reset()  # it is not checked any more
+        for name, pool in tuple(self.pools.items()):
+            if name not in pools and pool.requests == 0:
                 del self.pools[name]
+            else:
+                pool.forget_except(pools.get(name, ()))

@@ -14,6 +14,7 @@ class Maker:
 
     upstream: str
     key: str | None
+    target: str = ""  # its address, where each of a name is one: replicas keep what they made for themselves
 
 
 class Makers:

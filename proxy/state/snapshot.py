@@ -51,7 +51,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
-    name: str
+    """One upstream, or one of its targets where each address of its name is one."""
+
+    name: str  # as it is configured
+    target: str  # the address; empty: reached by its name
+    in_logs: Mapping[str, str]  # what tells it there
     name_line: bytes  # a field for callers, with CRLF before it
     url: str  # its base URL
     endpoint: Endpoint
@@ -60,7 +64,7 @@ class Upstream:
     fixed_lines: bytes  # the configured headers, each with CRLF
     overridden: frozenset[bytes]  # names, in lower case, of a caller's fields that ours replace
     query: bytes  # configured query, encoded, without a question mark
-    keys: tuple[Key, ...]
+    keys: tuple[Key, ...]  # targets share them, and their turns
     key_turns: KeyTurns
     max_connections: int
     max_pending: int
@@ -78,6 +82,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
+    place: int  # among the configured ones: the targets of one upstream have one place
     upstream: Upstream
     weight: int
     model: str | None  # sent in place of the caller's
@@ -153,7 +158,8 @@ class Pool:
         out = sum(other.live.outlier.is_out(now_s) for other in self.members)
         if not self.ejection.failed(live.outlier, began_s, now_s, out, len(self.members)):
             return False
-        live.ejections += 1
+        ejections, name = self.live.ejections, member.upstream.name
+        ejections[name] = ejections.get(name, 0) + 1
         live.load.returned(live.outlier.out_until_s)  # then, with a slow start
         return True
 
@@ -203,7 +209,7 @@ class Snapshot:
     clients: Mapping[bytes, Client]  # by the SHA-256 of a key
     routes: tuple[Route, ...]
     pools: tuple[Pool, ...]
-    upstreams: Mapping[str, Upstream]
+    upstreams: Mapping[str, Upstream]  # by the names of their live state: each target is one
     unrouted_series: Series
     fast_lane: bool
     cors: Cors | None  # pages of which origins may call

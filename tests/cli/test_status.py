@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from proxy.cli import main
 from proxy.cli.status_view import Trends, headline, reload_line, upstreams_table
-from proxy.controlplane.status import Quantiles, Status, Traffic, UpstreamStatus
+from proxy.controlplane.status import Quantiles, Status, TargetStatus, Traffic, UpstreamStatus
 from tests.support.raw import ask, get
 from tests.support.running import config_for
 from tests.support.scripted import answering, whole
@@ -140,6 +140,13 @@ def status(**fields) -> Status:
 def of_rate(rate: float) -> Status:
     traffic = Traffic(rate, 0.0, Quantiles(1.5, 20.0, 300.0), None)
     return status(upstreams={"up0": UpstreamStatus("http://x", "ok", 0, traffic, {}, {})})
+
+
+def test_targets_of_an_upstream_stand_below_it():
+    targets = {"10.0.0.7": TargetStatus(3, "up"), "fd00::8": TargetStatus(0, "ejected")}
+    shown = upstreams_table(status(upstreams={"up0": UpstreamStatus("http://x", "ok", 3, QUIET, {}, {}, targets)}))
+    cells = [[str(cell) for cell in column.cells] for column in shown.columns[:3]]
+    assert cells == [["up0", "  10.0.0.7", "  fd00::8"], ["ok", "up", "ejected"], ["3", "3", "0"]]
 
 
 def test_headline_says_that_it_drains():

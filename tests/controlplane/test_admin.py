@@ -152,6 +152,7 @@ async def test_status_before_anything_happened(start):
     assert status.pop("uptime_s") >= 4
     assert status.pop("window_s") >= 4
     upstream = {"url": UP, "health": "idle", "inflight": 0, "traffic": QUIET, "outcomes": {}, "keys": {"main": KEY}}
+    upstream["targets"] = {}
     member = {
         "upstream": "up0",
         "weight": 1,

@@ -63,6 +63,18 @@ def test_base_url_is_taken_apart() -> None:
     assert upstream.after_target == b" HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n"
 
 
+def test_each_address_is_an_upstream_that_has_its_name_in_common() -> None:
+    addresses = {"up0": ("10.0.0.7", "fd00::8")}
+    snapshot = build(settings_of(config_for(SECURE_URL)), Registry(), Metrics(), 1, addresses)
+    first, second = snapshot.upstreams.values()
+    assert list(snapshot.upstreams) == ["up0@10.0.0.7", "up0@fd00::8"]
+    assert [(each.name, each.endpoint.host) for each in (first, second)] == [("up0", "10.0.0.7"), ("up0", "fd00::8")]
+    assert first.endpoint.server_name == second.endpoint.server_name == "api.vendor.test"
+    assert first.keys is second.keys
+    assert first.live is not second.live
+    assert [member.upstream for member in snapshot.pools[0].members] == [first, second]
+
+
 def test_limits_that_are_none_are_infinite() -> None:
     upstream = built(config_for(URL, upstream="timeouts: {first_byte: none, idle: 2m}")).upstreams["up0"]
     assert (upstream.first_byte_timeout_s, upstream.idle_timeout_s, upstream.total_timeout_s) == (

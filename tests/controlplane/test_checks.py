@@ -39,7 +39,7 @@ class Asked:
         log = recording_log(self.events)
         self.keyring = Keyring(settings, registry, lambda: self.now_s, random.Random(1).random, log)
         self.keyring.take(settings, "start")
-        self._built = build(settings, registry, Metrics(), 1, self.keyring.serving)
+        self._built = build(settings, registry, Metrics(), 1, keys_in_force=self.keyring.serving)
         self.live: UpstreamLive = registry.upstreams["up"]
         self.checks = Checks(settings, registry, self.keyring, lambda: self.now_s, log)
 

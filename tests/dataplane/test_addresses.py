@@ -1,8 +1,5 @@
 """An upstream's name comes to mean another machine: kept connections to the old one are not used again."""
 
-import asyncio
-import socket
-
 import pytest
 
 from tests.support.raw import RawCaller, get
@@ -10,25 +7,6 @@ from tests.support.running import config_for
 from tests.support.scripted import Held, answering, whole
 
 ANSWER = answering(whole(b"{}"))
-
-
-@pytest.fixture
-async def name(monkeypatch):
-    """A name whose addresses a test sets: `name("127.0.0.1")`; without any, nobody knows it."""
-    loop, now = asyncio.get_running_loop(), []
-
-    async def getaddrinfo(host, port, **options):
-        if not now:
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in now]
-
-    monkeypatch.setattr(type(loop), "getaddrinfo", lambda loop, *args, **options: getaddrinfo(*args, **options))
-
-    def means(*addresses):
-        now[:] = addresses
-
-    means("127.0.0.1")
-    return means
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 
+import aiohttp
 import anthropic as anthropic_sdk
 import openai as openai_sdk
 import pytest
@@ -193,6 +194,39 @@ async def test_upstream_is_asked_for_by_its_name(secured, proxy, authority):
     answer, _ = await asked(proxy, upstream, f"{{ca: '{authority.ca_file}'}}")
     assert answer.status == 200
     assert upstream.names == ["localhost"]
+
+
+async def test_target_is_asked_for_by_its_upstreams_name(secured, proxy, authority, name):
+    upstream = await secured(answering(whole(b"{}")), "localhost")
+    name("127.0.0.1")
+    extra = f"tls: {{ca: '{authority.ca_file}'}}, resolve: {{all: true}}, health: {{unhealthy_after: 1}}"
+    running = await proxy(config_for(upstream.url, upstream=extra))
+    assert (await ask(running.port, get())).status == 200
+    checks = running.serinus.checks
+    async with aiohttp.ClientSession() as session:
+        checks.look(session)
+        await running.until(lambda: not checks._running)
+    assert upstream.names == ["localhost", "localhost"]
+    assert running.requests_logged[0]["target"] == "127.0.0.1"
+    assert not running.events.named("upstream_unhealthy")
+
+
+async def test_targets_that_cannot_be_put_in_force_leave_the_old_ones(secured, proxy, authority, name, tmp_path):
+    upstream = await secured(answering(whole(b"{}")), "localhost")
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(authority.ca_file.read_bytes())
+    running = await proxy(config_for(upstream.url, upstream=f"tls: {{ca: '{ca_file}'}}, resolve: {{all: true}}"))
+    ca_file.unlink()
+    name("127.0.0.1", "127.0.0.2")
+    running.pass_time(31)
+    await running.serinus.targets.look(running.serinus.reloader.rebuild)
+    (event,) = running.events.named("targets_rejected")
+    assert event["generation_in_force"] == running.serinus.reloader.generation == 1
+    assert (await ask(running.port, get())).status == 200
+    ca_file.write_bytes(authority.ca_file.read_bytes())
+    running.pass_time(31)
+    await running.serinus.targets.look(running.serinus.reloader.rebuild)
+    assert running.events.named("targets_changed")[0]["added"] == ["127.0.0.2"]
 
 
 async def test_upstream_may_go_by_another_name(secured, proxy, authority):

@@ -203,13 +203,13 @@ async def test_reload_switches_it_on_and_off_under_a_running_stream(machines, pr
     one, _ = await machines({ONE: held}, ONE, TWO)
     file = tmp_path / "serinus.yaml"
     running = await proxy(TOP + config(one, upstream="resolve: {all: false}"), path=file)
-    key = running.serinus.registry.upstreams["up0"].keys["main"]
+    key = running.key("up0", "main")
     caller = await begun(running)
     one.script = naming(ONE)
     file.write_text(TOP + config(one))
     await running.serinus.reloader.reload()
     assert await served(running, 4) == {ONE: 2, TWO: 2}
-    assert running.serinus.registry.upstreams[f"up0@{TWO}"].keys["main"] is key
+    assert key in running.serinus.registry.upstreams[f"up0@{TWO}"].keys.values()
     assert (key.inflight, running.serinus.admin.status(60).upstreams["up0"].inflight) == (1, 1)
     file.write_text(TOP + config(one, upstream="resolve: {all: false}"))
     await running.serinus.reloader.reload()

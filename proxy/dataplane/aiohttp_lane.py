@@ -14,6 +14,7 @@ from proxy.dataplane.answered import ENDS, GOES_ON
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.handler import Handler
+from proxy.dataplane.known_heads import KnownPairs
 from proxy.dataplane.local_answers import LocalAnswers
 from proxy.dataplane.own_answers import render, render_for
 from proxy.dataplane.parsing import MAX_HEAD_BYTES, head_too_large
@@ -58,6 +59,7 @@ class AiohttpLane:
         if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
             raise NoCParser("aiohttp was installed without its C parser: install it from a wheel for this platform")
         self._handler, self._local, self._callers = handler, local, callers
+        self._heads = KnownPairs(handler)
         self._server = web.Server(self._handle, request_factory=Parsed)  # type: ignore[arg-type]
 
     def protocol(self) -> AiohttpConnection:
@@ -77,7 +79,7 @@ class AiohttpLane:
         request: Request | None = None
         try:
             request = self._read(caller, parsed.message)
-            keep_alive = await self._answer(caller, parsed.content, request)
+            keep_alive = await self._answer(caller, parsed, request)
         except ProxyError as error:
             keep_alive = self._refuse(caller, parsed, request, error)
         except (OSError, asyncio.CancelledError):
@@ -101,6 +103,10 @@ class AiohttpLane:
             raise VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
         if caller.long_heads and sum(len(name) + len(value) for name, value in message.raw_headers) > MAX_HEAD_BYTES:
             raise head_too_large()
+        if _is_plain(message):
+            known = self._heads.request(message.method, message.path, message.raw_headers, caller.peer)
+            if known is not None:
+                return known
         return self._handler.read(
             message.method.encode("ascii"),
             message.path.encode("utf-8", "surrogateescape"),
@@ -111,11 +117,17 @@ class AiohttpLane:
             peer=caller.peer,
         )
 
-    async def _answer(self, caller: AiohttpConnection, content: StreamReader, request: Request) -> bool:
+    def _admit(self, message: RawRequestMessage, request: Request) -> None:
+        if request.head.local is not None or request.head.candidates:
+            return  # answered here, or known
+        self._handler.admit(request)
+        if _is_plain(message):
+            self._heads.admitted(message.method, message.path, message.raw_headers, request)
+
+    async def _answer(self, caller: AiohttpConnection, parsed: Parsed, request: Request) -> bool:
         """Walk the request to its answer's last byte. Returns whether the connection may go on."""
-        handler, head = self._handler, request.head
-        if head.local is None:
-            handler.admit(request)
+        handler, head, content = self._handler, request.head, parsed.content
+        self._admit(parsed.message, request)
         if head.local is not None:
             keep_alive = head.keep_alive and not self._callers.draining and not request.has_body
             caller.answered_here = True
@@ -194,3 +206,8 @@ class AiohttpLane:
         if not caller.wire.is_closing():
             caller.wire.write(answer)
         return not close
+
+
+def _is_plain(message: RawRequestMessage) -> bool:
+    """HTTP/1.1, a body of a known length or none, nothing of the connection beyond keeping it."""
+    return message.version.minor == 1 and not (message.should_close or message.upgrade or message.chunked)

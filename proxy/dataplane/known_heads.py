@@ -16,7 +16,18 @@ import httptools
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.request import Head, Request
 from proxy.model.errors import ProxyError
-from proxy.policy.fields import CODING, CONNECTION, EXPECT, SANE_ID, TRACEPARENT_VALUE, Pair, kind_of
+from proxy.policy.fields import (
+    CODING,
+    CONNECTION,
+    EXPECT,
+    LENGTH,
+    REQUEST_ID,
+    SANE_ID,
+    TRACEPARENT,
+    TRACEPARENT_VALUE,
+    Pair,
+    kind_of,
+)
 
 MAX_KNOWN = 512
 MAX_HEAD_BYTES = 8 * 1024  # larger ones are rare, and not for the fast lane
@@ -25,16 +36,63 @@ MAX_FIELDS = 128
 _ONCE = frozenset(b"content-location content-range content-type etag max-forwards server user-agent".split())
 _ONCE |= {b"x-request-id", b"traceparent"}
 
+Values = tuple[bytes | None, bytes | None, bytes | None]  # a length, a request id, a traceparent
 _VARYING = re.compile(
     rb"\r\n(?:(?i:content-length):[ \t]*([0-9]{1,18})|(?i:x-request-id):[ \t]*(%b)|(?i:traceparent):[ \t]*(%b))(?=\r\n)"
     % (SANE_ID.pattern, TRACEPARENT_VALUE.pattern)
 )
 
 
-class KnownHeads:
+class _Known:
+    """The heads that were read, by what is the same in them."""
+
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._known: dict[tuple[bytes | None, ...], Head] = {}
+        self._known: dict[tuple[object, ...], Head] = {}
+
+    def find(self, same: tuple[object, ...]) -> Head | None:
+        """None, too, where a configuration admitted it that is not in force any more."""
+        head = self._known.get(same)
+        if head is not None and not self._handler.in_force(head):
+            self._known.clear()  # what an older configuration admitted is of no use, and holds on to it
+            return None
+        return head
+
+    def remember(self, same: tuple[object, ...], values: Values, request: Request) -> None:
+        fields = request.head.fields
+        length = None if fields.content_length is None else b"%d" % fields.content_length
+        if values != (length, fields.request_id, fields.traceparent):
+            return  # one of them is there twice, or written in a way of its own
+        while len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]  # the oldest
+        self._known[same] = request.head
+
+    def again(self, head: Head, values: Values, peer: str) -> Request | None:
+        """Another request with this head; None where only a full reading can say what is wrong with it."""
+        digits, request_id, traceparent = values
+        length = None if digits is None else int(digits)
+        if length is not None and length > head.max_body_bytes:
+            return None
+        return self._handler.begin(head, length, request_id, traceparent, peer)
+
+
+class KnownPairs(_Known):
+    """For a lane whose parser tells fields apart: it saves all but that."""
+
+    def request(self, method: str, path: str, pairs: tuple[Pair, ...], peer: str) -> Request | None:
+        """A request that was admitted before; None if it was not. To be asked for plain ones only."""
+        same, values = _pairs_without_varying(method, path, pairs)
+        head = self.find(same)
+        return None if head is None else self.again(head, values, peer)
+
+    def admitted(self, method: str, path: str, pairs: tuple[Pair, ...], request: Request) -> None:
+        """It was read in full, and admitted."""
+        if request.head.local is None and len(pairs) <= MAX_FIELDS and _are_plain(pairs):
+            self.remember(*_pairs_without_varying(method, path, pairs), request)
+
+
+class KnownHeads(_Known):
+    """For a lane that has no parser."""
 
     def request(self, block: bytes, peer: str) -> Request | None:
         """The request whose head is `block`, up to and with the CRLF of its last field; None if it is not a plain one.
@@ -42,19 +100,13 @@ class KnownHeads:
         Whatever is wrong with it is found, and answered, by who can read any request.
         """
         same, values = _without_varying(block)
-        head = self._known.get(same)
-        if head is None or not self._handler.in_force(head):
-            if head is not None:
-                self._known.clear()  # what an older configuration admitted is of no use, and holds on to it
-            request = self._read(block, peer)
-            if request is not None:
-                self._remember(same, values, request)
-            return request
-        digits, request_id, traceparent = values
-        length = None if digits is None else int(digits)
-        if length is not None and length > head.max_body_bytes:
-            return None
-        return self._handler.begin(head, length, request_id, traceparent, peer)
+        head = self.find(same)
+        if head is not None:
+            return self.again(head, values, peer)
+        request = self._read(block, peer)
+        if request is not None:
+            self.remember(same, values, request)
+        return request
 
     def _read(self, block: bytes, peer: str) -> Request | None:
         parsed = _Parsed()
@@ -64,7 +116,9 @@ class KnownHeads:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
         pairs = tuple(parsed.pairs)
-        if len(pairs) != block.count(b"\r\n") - 1 or len(pairs) > MAX_FIELDS or not _plain(parser, pairs):
+        if parser.get_http_version() != "1.1":
+            return None
+        if len(pairs) != block.count(b"\r\n") - 1 or len(pairs) > MAX_FIELDS or not _are_plain(pairs):
             return None
         try:
             request = self._handler.read(
@@ -74,15 +128,6 @@ class KnownHeads:
         except ProxyError:
             return None
         return request if request.head.local is None else None
-
-    def _remember(self, same: tuple[bytes | None, ...], values: tuple[bytes | None, ...], request: Request) -> None:
-        fields = request.head.fields
-        length = None if fields.content_length is None else b"%d" % fields.content_length
-        if values != (length, fields.request_id, fields.traceparent):
-            return  # one of them is there twice, or written in a way of its own
-        while len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]  # the oldest
-        self._known[same] = request.head
 
 
 class _Parsed:
@@ -99,9 +144,7 @@ class _Parsed:
         self.pairs.append((name, value.strip(b" \t")))
 
 
-def _plain(parser: httptools.HttpRequestParser, pairs: tuple[Pair, ...]) -> bool:
-    if parser.get_http_version() != "1.1":
-        return False
+def _are_plain(pairs: tuple[Pair, ...]) -> bool:
     once = set()
     for name, value in pairs:
         kind, lower = kind_of(name), name.lower()
@@ -114,7 +157,7 @@ def _plain(parser: httptools.HttpRequestParser, pairs: tuple[Pair, ...]) -> bool
     return True
 
 
-def _without_varying(block: bytes) -> tuple[tuple[bytes | None, ...], tuple[bytes | None, bytes | None, bytes | None]]:
+def _without_varying(block: bytes) -> tuple[tuple[bytes | None, ...], Values]:
     """The head without the fields whose values differ from call to call; and its length, request id and traceparent.
 
     In pieces: a text, of the field behind it which of the three it is, the next text, and so on.
@@ -129,3 +172,24 @@ def _without_varying(block: bytes) -> tuple[tuple[bytes | None, ...], tuple[byte
         else:
             traceparent, pieces[at + 2] = pieces[at + 2], b""
     return tuple(pieces), (length, request_id, traceparent)
+
+
+def _pairs_without_varying(method: str, path: str, pairs: tuple[Pair, ...]) -> tuple[tuple[object, ...], Values]:
+    """The same of a head whose fields were told apart."""
+    length = request_id = traceparent = None
+    same: list[object] = [method, path]
+    for pair in pairs:
+        name, value = pair
+        kind = kind_of(name)
+        if kind is LENGTH and length is None and value.isdigit():
+            length = value
+            same.append(LENGTH)
+        elif kind is REQUEST_ID and request_id is None and SANE_ID.fullmatch(value):
+            request_id = value
+            same.append(REQUEST_ID)
+        elif kind is TRACEPARENT and traceparent is None and TRACEPARENT_VALUE.fullmatch(value):
+            traceparent = value
+            same.append(TRACEPARENT)
+        else:
+            same.append(pair)
+    return tuple(same), (length, request_id, traceparent)

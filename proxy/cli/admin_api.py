@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from proxy.controlplane.key_status import KeyStatus
+from proxy.controlplane.recorder import Audited
 from proxy.controlplane.secrets import SecretReader
 from proxy.controlplane.status import Status
 from proxy.model.reasons import reason
@@ -48,6 +49,10 @@ class AdminApi:
     def status(self, window_s: float) -> Status:
         """Raises AdminUnavailable."""
         return self._decoded(self._get("/status", window=f"{window_s:g}s"), Status, "/status")
+
+    def audited(self, last: int) -> Audited:
+        """Raises AdminUnavailable."""
+        return self._decoded(self._get("/audit", last=str(last)), Audited, "/audit")
 
     def keys(self) -> list[KeyStatus]:
         """Raises AdminUnavailable."""

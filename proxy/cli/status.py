@@ -11,24 +11,30 @@ from rich.text import Text
 
 from proxy.cli.admin_api import AdminApi, AdminUnavailable, with_admin
 from proxy.cli.parameters import Duration
-from proxy.cli.status_view import Trends, headline, keys_table, pools_table, reload_line, upstreams_table
+from proxy.cli.status_view import Trends, audit_view, headline, keys_table, pools_table, reload_line, upstreams_table
+from proxy.controlplane.recorder import Audited
 from proxy.controlplane.status import Status
+
+AUDIT_LINES = 20
 
 
 @click.command()
 @with_admin
 @click.option("--window", "window_s", type=Duration(), default="60s", show_default=True, help="How far to look back.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-def status(api: AdminApi, window_s: float, as_json: bool) -> None:
+@click.option("--audit", is_flag=True, help="Show what was done last, and verify that the audit log is whole.")
+def status(api: AdminApi, window_s: float, as_json: bool, audit: bool) -> None:
     """Show what a running proxy does: upstreams, pools, rates, waits, health.
 
-    It looks back at most 60 s. Exits with 1 if there is no answer.
+    It looks back at most 60 s. Exits with 1 if there is no answer, or the audit log is broken.
     """
-    found = api.status(window_s)
+    found = api.audited(AUDIT_LINES) if audit else api.status(window_s)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
     else:
-        Console(highlight=False).print(view(found))
+        Console(highlight=False).print(audit_view(found) if isinstance(found, Audited) else view(found))
+    if isinstance(found, Audited) and found.broken:
+        raise click.exceptions.Exit(1)
 
 
 @click.command()

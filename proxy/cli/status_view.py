@@ -3,9 +3,11 @@
 from collections import deque
 from collections.abc import Iterable
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proxy.controlplane.recorder import Audited
 from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic
 
 COLOURS = {
@@ -152,3 +154,16 @@ def _lasted(seconds: float) -> str:
         if seconds >= 2 * unit:
             return f"{seconds // unit:.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+def audit_view(audited: Audited) -> RenderableType:
+    """The last entries, and whether all of them are what was written."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("time", "who", "from", "what", "about"):
+        table.add_column(column, no_wrap=column != "about", overflow="fold")
+    for entry in audited.entries:
+        about = " ".join(f"{name}={value}" for name, value in entry.about.items())
+        table.add_row(entry.time, entry.who, entry.origin, entry.what, Text(about))
+    whole = Text(f"{audited.path}: {audited.lines} lines, and the chain holds", "green")
+    broken = Text(f"{audited.path} is not what was written: {audited.broken}", "bold red")
+    return Group(table, broken if audited.broken else whole)

@@ -17,6 +17,7 @@ from proxy.model.settings import Admin as AdminSettings
 from proxy.obs.metrics import Metrics
 from proxy.obs.recent import LONGEST_S
 
+MOST_AUDITED = 1000  # entries in one answer
 DEFAULT_WINDOW = "60s"  # of what /status tells
 _OPEN_PATHS = frozenset(("/livez", "/readyz", "/metrics"))
 
@@ -48,6 +49,7 @@ class Admin:
                 web.get("/metrics", self._metrics_page),
                 web.get("/status", self._status),
                 web.post("/reload", self._reload),
+                web.get("/audit", self._audit),
                 *self._keys.routes(),
             ]
         )
@@ -118,6 +120,12 @@ class Admin:
         return self._reporter.status(
             window_s, ready=self._ready(), last_reload=None if last is None else _outcome(last)
         )
+
+    async def _audit(self, request: web.Request) -> web.Response:
+        last = request.query.get("last", "20")
+        if not last.isdecimal() or int(last) > MOST_AUDITED:
+            return answer({"error": f"last: {last!r} is no number up to {MOST_AUDITED}"}, 400)
+        return answer(await self._recorder.audited(int(last)))
 
     async def _reload(self, request: web.Request) -> web.Response:
         result = await self._reloader.reload()

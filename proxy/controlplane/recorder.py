@@ -7,16 +7,24 @@ so. Who asked for it is told that it was not kept.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from proxy.controlplane.audit import Audit
+import msgspec
+
+from proxy.controlplane.audit import Audit, Entry, read, verify
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.state_file import StateUnreadable, StateUnwritable
 from proxy.obs.log import Log
 from proxy.state.tasks import Tasks
 
-T = TypeVar("T")
+
+class Audited(msgspec.Struct, frozen=True):
+    """The audit log: how many lines hold, where it is broken if it is, and its last entries."""
+
+    path: str
+    lines: int
+    broken: str
+    entries: list[Entry]
 
 
 @dataclass(slots=True)
@@ -43,6 +51,20 @@ class Recorder:
     def begin_save(self, keyring: Keyring) -> None:
         now = self.keys.now(keyring)
         self._tasks.spawn(self._ignored(lambda: self.keys.save(now)))
+
+    async def audited(self, last: int) -> Audited:
+        """Is the audit log whole, and what are its last entries?"""
+        async with self._in_turn:
+            return await asyncio.to_thread(self._audited, last)
+
+    def _audited(self, last: int) -> Audited:
+        path = self.audit.path
+        try:
+            verified = verify(path)
+        except (StateUnreadable, OSError) as error:
+            return Audited(str(path), 0, str(error), [])
+        where = "" if verified.first_broken is None else f"line {verified.first_broken}: {verified.why}"
+        return Audited(str(path), verified.lines, where, read(path, last) if last else [])
 
     async def _write(self, write: Callable[[], object]) -> str:
         async with self._in_turn:

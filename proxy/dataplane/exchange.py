@@ -10,21 +10,16 @@ import math
 
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.bodies import Body
-from proxy.dataplane.callers import Caller
 from proxy.dataplane.heads import answer_head
 from proxy.dataplane.own_answers import render_for
-from proxy.dataplane.plan import Plan
-from proxy.dataplane.request import Request
 from proxy.dataplane.sending import Sending
 from proxy.dataplane.sockets import reset
-from proxy.dataplane.tools import Tools
 from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhausted, UpstreamFailed, UpstreamTimeout
 from proxy.model.outcome import Outcome, outcome_of
 from proxy.policy import quota
-from proxy.policy.model_field import ModelField
 from proxy.policy.retry import RESET, TIMEOUT
 from proxy.state.live import KeyLive
-from proxy.state.snapshot import Route
+from proxy.state.snapshot import Way
 
 QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 
@@ -34,20 +29,11 @@ class Exchange(Sending):
 
     __slots__ = ("_keep_alive", "_relaying", "_stalled_bytes")
 
-    def __init__(
-        self,
-        tools: Tools,
-        caller: Caller,
-        request: Request,
-        route: Route,
-        body: bytes,
-        model: ModelField | None,
-        plan: Plan | None,
-    ) -> None:
-        super().__init__(tools, caller, request, route, body, model, plan)
+    def start(self, way: Way, *, more: bool) -> None:
         self._keep_alive = False  # the caller's connection, after this
         self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
         self._relaying: Body | None = None  # the answer's, once its head went to the caller
+        super().start(way, more=more)
 
     def body_failed(self, error: ProxyError) -> None:
         """The rest of the request's body is bad, too large or too slow: the upstream never sees its end."""

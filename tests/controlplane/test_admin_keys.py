@@ -166,3 +166,20 @@ async def test_upstream_that_says_nothing_is_asked_again(start):
     assert (result.exit_code, "not yet known whether it is accepted" in result.output) == (0, True)
     assert (await ask(running.port, post())).status == 200
     assert upstream.requests[-1].field(b"authorization") == b"Bearer old"
+
+
+async def test_audit_log_is_shown_and_verified(start):
+    running, _ = await start(Vendor("old"), checking=False)
+    await call(running, "/reload", {})
+    await call(running, "/keys/up/main/revoke", {})
+    environ = {"SERINUS_ADMIN": running.admin_url, "COLUMNS": "200"}
+    arguments = ["status", "--audit"]
+    shown = await asyncio.to_thread(CliRunner().invoke, main, arguments, None, environ)
+    assert shown.exit_code == 0
+    for word in ("configuration_reloaded", "key_revocation_asked", "127.0.0.1", "and the chain holds"):
+        assert word in shown.output
+    path = running.serinus.recorder.audit.path
+    path.write_text(path.read_text().replace("key_revocation_asked", "nothing_was_asked_for"))
+    shown = await asyncio.to_thread(CliRunner().invoke, main, arguments, None, environ)
+    assert (shown.exit_code, "is not what was written: line" in shown.output) == (1, True)
+    assert (await call(running, "/audit?last=x")).status_code == 400

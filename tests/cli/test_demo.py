@@ -9,6 +9,7 @@ import signal
 import sys
 from datetime import UTC, datetime
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
@@ -25,7 +26,7 @@ DEMO = (sys.executable, "-m", "proxy", "demo", "--port", "0", "--admin-port", "0
 
 def test_its_configuration_is_valid_without_warnings():
     urls = {behaviour.name: "http://127.0.0.1:9001" for behaviour, _ in PROVIDERS}
-    loaded = parse(config(urls, 8080, 9090), {})
+    loaded = parse(config(urls, 8080, 9090, Path("state")), {})
     assert not loaded.warnings
     assert [str(listener.address) for listener in loaded.settings.listen] == ["127.0.0.1:8080"]
 
@@ -41,7 +42,8 @@ async def demo(tmp_path):
     async def start(*options, term="xterm", **streams):
         streams = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, **streams}
         environ = os.environ | {"TERM": term, "COLUMNS": "100", "LINES": "40"}
-        process = await asyncio.create_subprocess_exec(*DEMO, *options, env=environ, **streams)
+        environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+        process = await asyncio.create_subprocess_exec(*DEMO, *options, env=environ, cwd=tmp_path, **streams)
         started.append(process)
         return process
 

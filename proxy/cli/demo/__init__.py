@@ -80,7 +80,7 @@ class Demo:
             for behaviour, _ in PROVIDERS:
                 simulated = SimulatedUpstream(behaviour, self._dice, wall_clock=lambda: _now().timestamp())
                 urls[behaviour.name] = (await stack.enter_async_context(simulated)).url
-            text = config(urls, self._options.port, self._options.admin_port)
+            text = config(urls, self._options.port, self._options.admin_port, self._path.parent)
             self._path.write_text(text)
             loaded = parse(text, {}, file=str(self._path))
             log = configure("warning", "console", self._said)

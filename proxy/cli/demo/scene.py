@@ -1,6 +1,7 @@
 """What the demo is made of: three providers as one meets them, and the configuration of a proxy before them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from proxy.simulation import Behaviour
 
@@ -32,13 +33,14 @@ curl {admin}/metrics
 cat {config}"""
 
 
-def config(urls: Mapping[str, str], port: int, admin_port: int) -> str:
+def config(urls: Mapping[str, str], port: int, admin_port: int, state_dir: Path) -> str:
     """The demo's configuration, as one would write it. `urls`: the providers', by name."""
     members = [f"      - {{upstream: {behaviour.name}, weight: {weight}}}" for behaviour, weight in PROVIDERS]
     return "\n".join(
         [
             f"listen: 127.0.0.1:{port}",
             f"admin: {{listen: 127.0.0.1:{admin_port}}}",
+            f"state_dir: {state_dir}",
             "pre_drain: 0s",
             "drain_timeout: 2s",
             "upstreams:",

@@ -155,6 +155,7 @@ class Keyring:
     def _value(self, upstream: str, key: UpstreamKey, secret: Secret, who: str, state: State) -> Value:
         live = live_of(self._registry, upstream, key, secret)
         live.resting, live.doubted = "", False
+        live.answers, live.refusals = 0, dict.fromkeys(live.refusals, 0)  # it may have served before
         if secret.fingerprint in self.revoked:
             state, live.resting = State.REVOKED, "revoked"
             self._log.error("key_revoked_is_configured", key=f"{upstream}/{key.name}", fingerprint=live.fingerprint)
@@ -294,25 +295,31 @@ class Keyring:
         ring, _ = self._find(upstream, name)
         fingerprint = fingerprint or ring.current.secret.fingerprint
         self.revoked.add(fingerprint)
+        hit = [live for each in self.rings.values() for live in self._revoke(each, fingerprint, who)]
+        self.on_change()
+        return hit
+
+    def _revoke(self, ring: Ring, fingerprint: str, who: str) -> Iterator[KeyLive]:
+        """Wherever it is: a secret may stand under several names."""
         values = [value for value in (ring.current, ring.candidate, *ring.leaving) if value is not None]
         hit = [value for value in values if value.secret.fingerprint == fingerprint]
         for value in hit:
             value.life.on(Event.REVOKED, self._clock())
             value.live.resting = "revoked"
             self._say(ring, "key_revoked", value, by=who)
+            yield value.live
         if ring.candidate in hit:
             ring.leaving.append(ring.candidate)
             ring.candidate = ring.overlap = None
         elif ring.current in hit and ring.overlap is not None and ring.candidate is not None:
             self._promote(ring, ring.candidate, self._clock())
-        self.on_change()
-        return [value.live for value in hit]
 
     def _forget(self, ring: Ring) -> None:
         """No configuration names the key any more."""
         for value in (ring.current, ring.candidate, *ring.leaving):
             if value is not None:
                 self._registry.upstream(ring.upstream).keys.pop((ring.name, value.live.fingerprint), None)
+        ring.candidate = ring.overlap = None
 
     def _say(self, ring: Ring, what: str, value: Value, **more: str) -> None:
         about = {"key": _label(ring), "fingerprint": value.secret.fingerprint, **more}

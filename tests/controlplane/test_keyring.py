@@ -265,6 +265,15 @@ async def test_revoked_value_carries_nothing_any_more_and_never_comes_back(scrip
     assert running.events.named("key_revoked_is_configured")
 
 
+async def test_revoked_value_is_dead_under_every_name(scripted, proxy):
+    upstream = await scripted(Vendor("old", "other"))
+    more = ", {name: same, value: old}, {name: second, value: other}"
+    running = await proxy(config(upstream.url, more=more))
+    assert (await used(running, upstream, 9))["old"] == 6
+    running.serinus.keyring.revoke("up", "main", "tester")
+    assert await used(running, upstream) == {"other": 10}
+
+
 async def test_last_key_revoked(scripted, proxy):
     upstream = await scripted(Vendor("old"))
     running = await proxy(config(upstream.url))

@@ -45,7 +45,10 @@ class Checks:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False) as session:
             try:
                 while True:
-                    self.look(session)
+                    try:
+                        self.look(session)
+                    except Exception as error:  # noqa: BLE001 - the next look may do better, and there is nobody else to look
+                        self._log.exception("checks_failed", exc_info=error)
                     await asyncio.sleep(LOOK_S)
             finally:
                 for task in self._running.values():
@@ -62,7 +65,7 @@ class Checks:
         self._keyring.tick()
         for ring, value in self._keyring.to_validate():
             upstream = self.settings.upstreams[ring.upstream]
-            what = f"{ring.upstream}/{ring.name}/{value.live.fingerprint}"
+            what = f"{ring.upstream}/{ring.name}/{id(value)}"  # the same secret may be brought a second time
             self._begin(what, self._validate(session, upstream, ring, value))
         for name, upstream in self.settings.upstreams.items():
             live = self._registry.upstream(name)

@@ -155,7 +155,6 @@ class Keyring:
     def _value(self, upstream: str, key: UpstreamKey, secret: Secret, who: str, state: State) -> Value:
         live = live_of(self._registry, upstream, key, secret)
         live.resting, live.doubted = "", False
-        live.answers, live.refusals = 0, dict.fromkeys(live.refusals, 0)  # it may have served before
         if secret.fingerprint in self.revoked:
             state, live.resting = State.REVOKED, "revoked"
             self._log.error("key_revoked_is_configured", key=f"{upstream}/{key.name}", fingerprint=live.fingerprint)
@@ -191,7 +190,8 @@ class Keyring:
         if secret.fingerprint == ring.current.secret.fingerprint:
             ring.current.kept = kept
             return
-        ring.leaving = [value for value in ring.leaving if value.secret.fingerprint != secret.fingerprint]
+        # What still holds this value from before is counted by itself.
+        self._registry.upstream(ring.upstream).keys.pop((ring.name, secret.fingerprint), None)
         ring.candidate = self._value(ring.upstream, key, secret, who, State.PENDING)
         ring.candidate.kept = kept
         ring.last = Rotation("validating", secret.fingerprint, "", who)
@@ -259,7 +259,8 @@ class Keyring:
         old, ring.current, ring.candidate, ring.overlap = ring.current, value, None, None
         if old.life.state is not State.REVOKED:
             old.life.on(Event.REPLACED, now_s)
-            ring.leaving.append(old)
+        ring.leaving.append(old)
+        _serves_alone(value)
         ring.last = Rotation("rotated", value.secret.fingerprint, said, value.who)
         self.ended["rotated"] += 1
         self._say(ring, "key_rotated", value, replaced=old.secret.fingerprint)
@@ -269,8 +270,10 @@ class Keyring:
         """The candidate is given up; the value in force stays."""
         value, ring.candidate, ring.overlap = ring.candidate, None, None
         assert value is not None  # noqa: S101 - its callers looked
-        value.life.on(Event.WITHDRAWN, self._clock())
+        if value.life.state is not State.REVOKED:
+            value.life.on(Event.WITHDRAWN, self._clock())
         ring.leaving.append(value)
+        _serves_alone(ring.current)
         ring.last = Rotation(result, value.secret.fingerprint, said, value.who)
         self.ended[result] += 1
         self._log.warning("key_rotation_failed", key=_label(ring), result=result, reason=said)
@@ -281,8 +284,8 @@ class Keyring:
         if value.life.state is State.DRAINING:
             value.life.on(Event.EMPTIED, now_s, leases=value.live.inflight)
         ring.leaving.remove(value)
-        value.live.resting = "retired"
-        self._registry.upstream(ring.upstream).keys.pop((ring.name, value.live.fingerprint), None)
+        value.live.resting = value.live.resting or "retired"
+        self._drop(ring, value)
         self._say(ring, "key_retired", value)
 
     # --- the end of a value by hand ------------------------------------------------------------------------------
@@ -309,8 +312,7 @@ class Keyring:
             self._say(ring, "key_revoked", value, by=who)
             yield value.live
         if ring.candidate in hit:
-            ring.leaving.append(ring.candidate)
-            ring.candidate = ring.overlap = None
+            self._end(ring, "withdrawn", "it was revoked")
         elif ring.current in hit and ring.overlap is not None and ring.candidate is not None:
             self._promote(ring, ring.candidate, self._clock())
 
@@ -318,13 +320,25 @@ class Keyring:
         """No configuration names the key any more."""
         for value in (ring.current, ring.candidate, *ring.leaving):
             if value is not None:
-                self._registry.upstream(ring.upstream).keys.pop((ring.name, value.live.fingerprint), None)
+                self._drop(ring, value)
         ring.candidate = ring.overlap = None
+
+    def _drop(self, ring: Ring, value: Value) -> None:
+        """Nothing is to be known of it any more. The same secret may have come back meanwhile."""
+        known = self._registry.upstream(ring.upstream).keys
+        if known.get((ring.name, value.live.fingerprint)) is value.live:
+            del known[ring.name, value.live.fingerprint]
 
     def _say(self, ring: Ring, what: str, value: Value, **more: str) -> None:
         about = {"key": _label(ring), "fingerprint": value.secret.fingerprint, **more}
         self._log.info(what, **about, who=value.who)
         self.on_event(what, more.get("by", value.who), about)
+
+
+def _serves_alone(value: Value) -> None:
+    """If it rests for a 401 that no check has confirmed: that was because another was there, which is so no more."""
+    if value.life.state is State.ACTIVE and value.live.resting:
+        value.live.resting, value.live.doubted = "", True
 
 
 def _drawn(live: KeyLive) -> Drawn:

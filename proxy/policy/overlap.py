@@ -90,8 +90,8 @@ class Overlap:
     def count(self, new: Drawn, old: Drawn, old_before: Drawn) -> None:
         """Both have drawn so much by now; the old one `old_before` when the overlap began."""
         for answers, now, before in ((self.new, new, Drawn(0, {})), (self.old, old, old_before)):
-            answers.total = now.answers - before.answers
             answers.refusals = {each: now.refusals[each] - before.refusals.get(each, 0) for each in answers.refusals}
+            answers.total = max(now.answers - before.answers, answers.refused)  # a 403 is one before it has ended
 
     def verdict(self, now_s: float) -> Verdict:
         """To be asked after each answer of the new value and now and then; the first that is not GO_ON holds.

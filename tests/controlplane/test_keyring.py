@@ -297,7 +297,59 @@ async def test_revoking_the_new_one_in_an_overlap_leaves_the_old_one(rotating):
     running, upstream = await rotating(Vendor("old", "new"))
     await running.look()
     running.serinus.keyring.revoke("up", "main", "tester", Secret("new").fingerprint)
+    assert (await used(running, upstream), ring(running).last.result) == ({"old": 10}, "withdrawn")
+
+
+async def test_revoked_value_is_found_by_who_cuts_what_holds_it_also_when_another_has_followed(scripted, proxy):
+    upstream = await scripted(held := Held())
+    running = await proxy(config(upstream.url, overlap="share: 0%"))
+    caller = await RawCaller.connect(running.port)
+    await caller.send(post())
+    await caller.read_until(Held.FIRST)
+    keyring = running.serinus.keyring
+    (live,) = keyring.revoke("up", "main", "tester")
+    keyring.rotate("up", "main", Secret("new"), "tester", kept=False)
+    keyring.validated(*next(keyring.to_validate()), 200, "")
+    keyring.tick()
+    assert keyring.revoke("up", "main", "tester", Secret("old").fingerprint) == [live]
+    held.may_end.set()
+    await caller.read_until(Held.LAST)
+    await running.until_logged()
+    keyring.tick()
+    assert (ring(running).leaving, len(running.serinus.registry.upstreams["up"].keys)) == ([], 1)
+    caller.writer.close()
+
+
+async def test_value_that_stays_alone_serves_though_it_drew_a_401_while_another_was_there(rotating):
+    running, upstream = await rotating(Vendor("old", "new"))
+    await running.look()
+    ring(running).current.live.resting = "401"  # one caller's doing
+    running.serinus.keyring.revoke("up", "main", "tester", Secret("new").fingerprint)
     assert await used(running, upstream) == {"old": 10}
+
+
+async def test_value_that_comes_a_second_time_is_asked_about_a_second_time(rotating):
+    running, upstream = await rotating(Vendor("old", "new"), overlap="share: 0%")
+    keyring = running.serinus.keyring
+    first = next(keyring.to_validate())
+    keyring.rotate("up", "main", Secret("other"), "tester", kept=False)
+    keyring.rotate("up", "main", Secret("new"), "tester", kept=False)
+    keyring.validated(*first, 401, "an answer to what was withdrawn")
+    assert ring(running).last.result == "validating"
+    await running.look()
+    assert await used(running, upstream) == {"new": 10}
+
+
+async def test_checks_go_on_when_one_of_them_fails(rotating):
+    running, upstream = await rotating(Vendor("old", "new"), overlap="share: 0%")
+    checks, keyring = running.serinus.checks, running.serinus.keyring
+    tick, keyring.tick = keyring.tick, lambda: 1 / 0
+    running.serinus._tasks.spawn(checks.run())
+    await running.until(lambda: bool(running.events.named("checks_failed")))
+    keyring.tick = tick
+    await running.until(lambda: ring(running).last.result == "rotated")
+    assert await used(running, upstream) == {"new": 10}
+    running.events.clear()
 
 
 async def test_request_that_waits_for_its_body_takes_the_value_that_serves_by_then(rotating):

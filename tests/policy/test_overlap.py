@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.policy.overlap import Overlap, Verdict, _log_mixture, _log_ratio
+from proxy.policy.overlap import Drawn, Overlap, Verdict, _log_mixture, _log_ratio
 
 LONG_S = 1e9
 NEW, OLD = True, False
@@ -31,6 +31,14 @@ def answers_until_back(status: int, old_for_each: int, old_before: int = 0) -> i
         record.answered(NEW, status)
     assert record.verdict(100.0) is Verdict.GO_BACK
     return record.new.total
+
+
+def test_refusals_that_have_not_ended_yet_are_counted_as_answers():
+    none = {401: 0, 403: 0, 429: 0}
+    record = overlap(requests=4)
+    record.count(Drawn(0, none | {403: 3}), Drawn(2, none | {403: 2}), Drawn(1, none))
+    assert (record.new.total, record.old.total) == (3, 2)
+    assert record.verdict(101.0) is Verdict.GO_ON
 
 
 # --- what is worse --------------------------------------------------------------------------------------------------

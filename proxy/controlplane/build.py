@@ -12,8 +12,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from urllib.parse import quote
 
-from proxy.controlplane.keyring import Serving, as_configured
 from proxy.controlplane.problems import ConfigInvalid, Problem
+from proxy.controlplane.serving import Serving, as_configured
 from proxy.model import settings as s
 from proxy.model.secret import Secret
 from proxy.obs.metrics import Metrics, SeriesLabels

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from proxy.controlplane.serving import WHOLE_PERCENT, Serving, as_configured, live_of
 from proxy.model.secret import Secret
 from proxy.model.settings import Settings, UpstreamKey
 from proxy.obs.log import Log
 from proxy.policy.keys import Event, Life, State, needs_warning, probe_verdict, retry_in_s
 from proxy.policy.overlap import Drawn, Overlap, Verdict
 from proxy.state.live import KeyLive, Registry
-
-WHOLE_PERCENT = 100  # weights in force are hundredths of the configured ones, for the shares of overlaps
 
 
 @dataclass(slots=True, eq=False)
@@ -65,30 +64,12 @@ class Ring:
 CHECKED = (State.ACTIVE, State.QUARANTINED)  # in these, a value that was refused is asked about again
 
 
-class Serving(NamedTuple):
-    """A value that is in force."""
-
-    secret: Secret
-    live: KeyLive
-    weight: int  # in hundredths
-
-
 class KeyNotFound(LookupError):
     """The message says what is known."""
 
 
 class ValueRefused(ValueError):
     """A value that is not even asked about. The message says why."""
-
-
-def live_of(registry: Registry, upstream: str, key: UpstreamKey, secret: Secret) -> KeyLive:
-    account = registry.account(key.account or f"{upstream}/{key.name}")
-    return registry.upstream(upstream).key(key.name, account, secret.fingerprint)
-
-
-def as_configured(registry: Registry, upstream: str, key: UpstreamKey) -> Iterator[Serving]:
-    """Where no key was ever rotated: the value that the configuration has."""
-    yield Serving(key.value, live_of(registry, upstream, key, key.value), key.weight * WHOLE_PERCENT)
 
 
 class Keyring:
@@ -124,7 +105,7 @@ class Keyring:
 
     def take(self, settings: Settings, who: str) -> None:
         """These settings are in force now. A value that is new to a known key begins to be rotated in."""
-        self._settings = settings
+        before, self._settings = self._settings.overlap, settings
         keys = {(name, key.name): key for name, upstream in settings.upstreams.items() for key in upstream.keys}
         for place in self.rings.keys() - keys.keys():
             self._forget(self.rings.pop(place))
@@ -139,6 +120,14 @@ class Keyring:
             if fingerprint != ring.configured:
                 ring.configured = fingerprint
                 self._offer(ring, key, key.value, who, kept=False)
+        if settings.overlap != before:
+            self._overlap_anew()
+
+    def _overlap_anew(self) -> None:
+        """The rule of overlaps is another one: those under way go on, from their beginning, by that."""
+        overlapping = [(ring, ring.candidate) for ring in self.rings.values() if ring.overlap and ring.candidate]
+        for ring, value in overlapping:
+            self._overlap(ring, value, self._clock())
 
     def restore(self, upstream: str, key: UpstreamKey, secret: Secret) -> None:
         """A value that a command brought before the last restart goes on in force."""

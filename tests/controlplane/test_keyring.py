@@ -215,6 +215,20 @@ async def test_callers_who_ask_for_what_is_forbidden_send_no_value_back(rotating
     assert ring(running).last.result == "rotated"
 
 
+async def test_rule_of_overlaps_may_change_in_one(scripted, proxy, tmp_path):
+    path, upstream = tmp_path / "serinus.yaml", await scripted(Vendor("old", "new"))
+    running = await proxy(config(upstream.url), path=path)
+    running.serinus.keyring.rotate("up", "main", Secret("new"), "tester", kept=False)
+    await running.look()
+    text = path.read_text()
+    path.write_text(text.replace("share: 50%", "share: 10%"))
+    await running.serinus.reloader.reload()
+    assert await used(running, upstream) == {"old": 9, "new": 1}
+    path.write_text(text.replace("share: 50%", "share: 0%"))
+    await running.serinus.reloader.reload()
+    assert (await used(running, upstream), ring(running).last.result) == ({"new": 10}, "rotated")
+
+
 async def test_another_value_takes_the_candidates_place(rotating):
     running, upstream = await rotating(Vendor("old", "new", "newer"))
     await running.look()

@@ -20,6 +20,8 @@ from proxy.controlplane.admin_keys import AdminKeys
 from proxy.controlplane.audit import Audit
 from proxy.controlplane.build import build, listener_tls
 from proxy.controlplane.checks import Checks
+from proxy.controlplane.client_store import ClientStore
+from proxy.controlplane.clients import Clients
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
@@ -63,6 +65,7 @@ class Serinus:
         log: Log,
         clock: Callable[[], float] = clock,
         access: AccessLog | None = None,
+        wall_clock: Callable[[], float] = wall_clock,
     ) -> None:
         """`access`: where the access log goes, if not to `log`."""
         settings = loaded.settings
@@ -74,8 +77,11 @@ class Serinus:
         store = KeyStore(state_dir, loaded.vault, log)
         store.restore(self.keyring, settings)
         self.keyring.take(settings, "start")
-        self.recorder = Recorder(Audit(state_dir / "audit.log", wall_clock), store, log)
-        snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, keys_in_force=self.keyring.serving))
+        client_store = ClientStore(state_dir)
+        self.clients = Clients(settings, self.registry, wall_clock, client_store.load())
+        self.recorder = Recorder(Audit(state_dir / "audit.log", wall_clock), store, client_store, log)
+        in_force = self.keyring.serving, self.clients.in_force
+        snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, {}, *in_force))
         self.metrics.generation = 1
         self.metrics.inflight = self.registry.inflight
         self.metrics.outcomes = self.registry.outcomes
@@ -104,12 +110,14 @@ class Serinus:
             self.registry,
             self.metrics,
             self.keyring,
+            self.clients,
             self.data_plane.swap,
             self.targets,
             log,
         )
         self.keyring.on_change = self._keys_changed
         self.keyring.on_event = self.recorder.event
+        self.clients.on_change = self.reloader.renew
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
         self.secret_files = SecretFiles(loaded.secret_files, self.reloader.reload, log)
@@ -128,6 +136,7 @@ class Serinus:
         await self.reloader.begin()
         self.data_plane.start()
         self.data_plane.watch.add(self._recent)
+        self.data_plane.watch.add(self.clients)
         if isinstance(self._access, AccessLines):
             self.data_plane.watch.add(self._access)
         self.admin_address = await _bound(self.admin.start(), str(self.settings.admin.listen))

@@ -1,31 +1,32 @@
 """From valid settings to a snapshot: everything worked out that requests should not have to."""
 
 import math
-import re
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from fnmatch import translate
 from functools import lru_cache, partial
 from hashlib import sha256
 from types import MappingProxyType
 from urllib.parse import quote
 
+from proxy.controlplane.clients import Clients
+from proxy.controlplane.globs import compiled
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.controlplane.serving import Serving, as_configured
 from proxy.model import settings as s
-from proxy.model.secret import Secret
 from proxy.obs.metrics import Metrics, SeriesLabels
 from proxy.policy.balance import Node, balancer
 from proxy.policy.cors import Cors
 from proxy.policy.key_turns import KeyTurns
+from proxy.policy.limits import Limits
 from proxy.policy.outlier import Ejection
 from proxy.policy.retry import RetryRule
 from proxy.state.live import Registry, UpstreamLive
-from proxy.state.snapshot import Client, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
+from proxy.state.snapshot import ClientKeys, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
 
 KeysInForce = Callable[[str, s.UpstreamKey], Iterable[Serving]]  # of an upstream's key
+ClientsInForce = Callable[[s.Settings], ClientKeys | None]
 Addresses = Mapping[str, tuple[str, ...]]
 """By upstream. One that has none here is a single target, reached by its name."""
 _Targets = Mapping[str, tuple[Upstream, ...]]
@@ -38,18 +39,20 @@ def build(
     generation: int,
     addresses: Addresses = MappingProxyType({}),
     keys_in_force: KeysInForce | None = None,
+    clients_in_force: ClientsInForce | None = None,
 ) -> Snapshot:
     """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed.
 
-    `keys_in_force`: if they are not those of the settings.
+    `keys_in_force`, `clients_in_force`: if they are not those of the settings.
     """
     keys_in_force = keys_in_force or partial(as_configured, registry)
+    clients_in_force = clients_in_force or Clients(settings, registry, wall_clock=float).in_force
     problems: list[Problem] = []
     endpoints = {name: _endpoint(name, upstream, problems) for name, upstream in settings.upstreams.items()}
     if problems:
         raise ConfigInvalid(tuple(problems))
     whole = {
-        name: _upstream(name, upstream, endpoints[name], registry.upstream(name), keys_in_force)
+        name: _upstream(name, upstream, endpoints[name], registry.upstream(name), keys_in_force, registry.clock())
         for name, upstream in settings.upstreams.items()
     }
     targets = {
@@ -61,7 +64,7 @@ def build(
         generation=generation,
         deployment_id=deployment_id,
         via_line=b"via: 1.1 %b\r\n" % deployment_id,
-        clients=_clients(settings.clients),
+        clients=clients_in_force(settings),
         routes=tuple(_route(route, pools, metrics) for route in settings.routes),
         pools=tuple(pools.values()),
         upstreams={target.live.name: target for each in targets.values() for target in each},
@@ -119,12 +122,23 @@ def _deployment_id(settings: s.Settings) -> bytes:
 
 
 def _upstream(
-    name: str, upstream: s.Upstream, endpoint: Endpoint, live: UpstreamLive, keys_in_force: KeysInForce
+    name: str,
+    upstream: s.Upstream,
+    endpoint: Endpoint,
+    live: UpstreamLive,
+    keys_in_force: KeysInForce,
+    now_s: float,
 ) -> Upstream:
     auth = upstream.auth
-    serving = [(key.name, value) for key in upstream.keys for value in keys_in_force(name, key)]
+    serving = [(key, value) for key in upstream.keys for value in keys_in_force(name, key)]
     keys = tuple(
-        Key(key, _line(auth.header, auth.prefix + value.secret.reveal()), value.live) for key, value in serving
+        Key(
+            key.name,
+            _line(auth.header, auth.prefix + value.secret.reveal()),
+            value.live,
+            _limits(live.key_limits.setdefault(key.name, Limits()), key.limits, now_s),
+        )
+        for key, value in serving
     )
     base_url, timeouts = upstream.base_url, upstream.timeouts
     overridden = {header.lower().encode() for header in upstream.headers}
@@ -146,6 +160,7 @@ def _upstream(
         ).encode(),
         keys=keys,
         key_turns=KeyTurns([value.weight for _, value in serving]),
+        limits=_limits(live.limits, upstream.limits, now_s),
         max_connections=upstream.max_connections,
         max_pending=upstream.max_pending,
         first_byte_timeout_s=_limit(timeouts.first_byte_s),
@@ -155,6 +170,12 @@ def _upstream(
         tcp_keepalive_s=upstream.websocket.tcp_keepalive_s,
         live=live,
     )
+
+
+def _limits(live: Limits, rates: s.Rates, now_s: float) -> Limits | None:
+    """None where there are none, so that nobody looks."""
+    live.reconfigured(rates.requests_per_minute, rates.tokens_per_minute, None, now_s)
+    return None if live.requests is None and live.tokens is None else live
 
 
 def _targets(upstream: Upstream, addresses: tuple[str, ...], registry: Registry) -> tuple[Upstream, ...]:
@@ -277,7 +298,7 @@ def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
         label=label,
         prefix=b"" if route.prefix == "/" else route.prefix.encode(),
         model_glob=route.model,
-        model=None if route.model is None else _globs([route.model]),
+        model=None if route.model is None else compiled([route.model]),
         headers=tuple((name.lower().encode(), value.encode("latin-1")) for name, value in route.headers.items()),
         pool=pool,
         max_body_bytes=route.max_body_bytes,
@@ -290,23 +311,3 @@ def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
         own_series=metrics.series(SeriesLabels(label, pool.name)),
         replaces_model=any(member.model is not None for each in pool.chain() for member in each.members),
     )
-
-
-def _globs(globs: list[str] | tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(translate(glob) for glob in globs))
-
-
-def _clients(clients: tuple[s.Client, ...]) -> dict[bytes, Client]:
-    by_digest = {}
-    for client in clients:
-        record = Client(client.name, None if client.models is None else _globs(client.models))
-        for digest in (
-            *map(_digest, client.keys),
-            *(bytes.fromhex(text.removeprefix("sha256:")) for text in client.key_hashes),
-        ):
-            by_digest[digest] = record
-    return by_digest
-
-
-def _digest(key: Secret) -> bytes:
-    return sha256(key.reveal().encode()).digest()

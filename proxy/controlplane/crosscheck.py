@@ -5,7 +5,6 @@ others are to be named all the same. So nothing here relies on a part being ther
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha256
 from pathlib import Path as FilePath
 from stat import S_ISREG
 from typing import Any
@@ -16,6 +15,7 @@ from proxy.controlplane.secrets import SecretReader
 from proxy.controlplane.shape import closest
 from proxy.controlplane.vault import MasterKey
 from proxy.model.address import Address
+from proxy.model.client_keys import PEPPERED, digest, key_hash
 from proxy.model.quantities import shown
 from proxy.model.settings import Settings
 
@@ -31,6 +31,7 @@ SECRETS: tuple[Pattern, ...] = (
     ("admin", "tokens", ANY, "value"),
     ("upstreams", ANY, "keys", ANY, "value"),
     ("master_keys", ANY),
+    ("client_pepper",),
 )
 FILES: tuple[Pattern, ...] = (
     ("listen", ANY, "tls", "cert"),
@@ -63,6 +64,7 @@ def crosscheck(document: Document, secrets: SecretReader) -> list[Problem]:
     findings += _shared_secrets(data, secrets)
     findings += _files(data, secrets.locate)
     findings += _master_keys(data, secrets)
+    findings += _peppers(data)
     return [Problem(path, document.line(path), message, document.file) for path, message in findings]
 
 
@@ -199,16 +201,18 @@ def _exposure(data: Any) -> Iterator[Finding]:
 def _shared_secrets(data: Any, secrets: SecretReader) -> Iterator[Finding]:
     """Two clients with one key could not be told apart."""
     owners: dict[str, int] = {}
+    known = [secrets.known[text] for _, text in texts(data, "client_pepper") if text in secrets.known]
+    pepper = known[0].reveal().encode() if known else None
     for index, _ in enumerate(data["clients"] if isinstance(data.get("clients"), list) else ()):
         client = ("clients", index)
         hashes = texts(data, *client, "key_hash") + texts(data, *client, "key_hash", ANY)
-        digests = [(path, text.lower().removeprefix("sha256:")) for path, text in hashes]
         for path, text in texts(data, *client, "key") + texts(data, *client, "keys", ANY):
             if text in secrets.known:
-                digests.append((path, sha256(secrets.known[text].reveal().encode()).hexdigest()))
-        for path, digest in digests:
-            if owners.setdefault(digest, index) != index:
-                yield path, f"clients[{owners[digest]}] has the same key: give each client its own"
+                made = digest(secrets.known[text].reveal().encode(), pepper)
+                hashes.append((path, key_hash(made, pepper is not None)))
+        for path, text in hashes:
+            if owners.setdefault(text.lower(), index) != index:
+                yield path, f"clients[{owners[text.lower()]}] has the same key: give each client its own"
 
 
 def _files(data: Any, locate: Callable[[FilePath], FilePath]) -> Iterator[Finding]:
@@ -233,6 +237,14 @@ def _master_keys(data: Any, secrets: SecretReader) -> Iterator[Finding]:
                 MasterKey.parse_all(secrets.known[text].reveal())
         except ValueError as error:
             yield path, str(error)
+
+
+def _peppers(data: Any) -> Iterator[Finding]:
+    if data.get("client_pepper") is not None:
+        return
+    for path, text in texts(data, "clients", ANY, "key_hash") + texts(data, "clients", ANY, "key_hash", ANY):
+        if text.startswith(PEPPERED):
+            yield path, f"{PEPPERED} needs a client_pepper, the one that it was made with: set it, or issue a new key"
 
 
 def _prefixes(data: Any, secrets: SecretReader) -> Iterator[Finding]:

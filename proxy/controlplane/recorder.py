@@ -1,4 +1,4 @@
-"""Writes down what was done to keys, and what of them must survive a restart: one after the other, away from the loop.
+"""Writes down what was done to keys and clients, and what of it must survive a restart: in turn, away from the loop.
 
 A disk that is full, or fails, stops nobody: what could not be written holds until the process ends, and the log says
 so. Who asked for it is told that it was not kept.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from proxy.controlplane.audit import Audit, Entry, read, verify
+from proxy.controlplane.client_store import ClientStore, Issued
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.state_file import StateUnreadable, StateUnwritable
@@ -31,6 +32,7 @@ class Audited(msgspec.Struct, frozen=True):
 class Recorder:
     audit: Audit
     keys: KeyStore
+    clients: ClientStore
     log: Log
     _in_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: Tasks = field(default_factory=Tasks)
@@ -51,6 +53,10 @@ class Recorder:
     def begin_save(self, keyring: Keyring) -> None:
         now = self.keys.now(keyring)
         self._tasks.spawn(self._ignored(lambda: self.keys.save(now)))
+
+    async def save_clients(self, issued: Issued) -> str:
+        """Likewise of clients."""
+        return await self._write(lambda: self.clients.save(issued))
 
     async def audited(self, last: int) -> Audited:
         """Is the audit log whole, and what are its last entries?"""

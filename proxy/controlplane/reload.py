@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.controlplane.build import Addresses, build
+from proxy.controlplane.clients import Clients
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.problems import ConfigInvalid, Problem
@@ -44,6 +45,7 @@ class Reloader:
         registry: Registry,
         metrics: Metrics,
         keyring: Keyring,
+        clients: Clients,
         swap: Callable[[Snapshot], None],
         targets: Targets,
         log: Log,
@@ -51,7 +53,7 @@ class Reloader:
         self._path, self._environ, self._started_with = path, environ, started_with
         self._settings = started_with  # in force
         self._registry, self._metrics, self._keyring, self._swap = registry, metrics, keyring, swap
-        self._targets, self._log = targets, log
+        self._clients, self._targets, self._log = clients, targets, log
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
@@ -79,6 +81,7 @@ class Reloader:
             else:
                 self._targets.use(loaded.settings, addresses)
                 self.last = self._applied(loaded)
+                self._clients.take(loaded.settings)
                 self._keyring.take(loaded.settings, "reload")
                 self.on_applied(loaded)
             return self.last
@@ -111,7 +114,8 @@ class Reloader:
 
     def _put_in_force(self, settings: Settings, addresses: Addresses, generation: int) -> None:
         """Raises ConfigInvalid; then nothing has changed."""
-        snapshot = build(settings, self._registry, self._metrics, generation, addresses, self._keyring.serving)
+        in_force = self._keyring.serving, self._clients.in_force
+        snapshot = build(settings, self._registry, self._metrics, generation, addresses, *in_force)
         self._swap(snapshot)
         self._settings = settings
         self.on_change(settings, addresses)

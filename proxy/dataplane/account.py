@@ -93,6 +93,7 @@ class Account:
             key=request.way and request.way.key and request.way.key.name,
             status=request.status,
             bytes=request.relayed_bytes,
+            waited_ms=_ms(request.waited_s or None),
             ttfb_ms=_ms(request.first_byte_wait_s),
             overhead_ms=_ms(request.overhead_s),
             duration_ms=_ms(duration_s),

@@ -8,6 +8,7 @@ to `_end`, which runs once.
 
 import math
 
+from proxy.dataplane import client_limits
 from proxy.dataplane.answer_head import AnswerHead
 from proxy.dataplane.bodies import Body
 from proxy.dataplane.heads import answer_head
@@ -18,6 +19,7 @@ from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhaust
 from proxy.model.outcome import Outcome, outcome_of
 from proxy.policy import quota
 from proxy.policy.retry import RESET, TIMEOUT
+from proxy.policy.usage import Meter, is_json
 from proxy.state.live import KeyLive
 from proxy.state.snapshot import Way
 
@@ -27,12 +29,13 @@ QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 class Exchange(Sending):
     IDLE_LIMIT = "timeouts.idle"  # the setting that says how long an upstream may be silent amid its answer
 
-    __slots__ = ("_keep_alive", "_relaying", "_stalled_bytes")
+    __slots__ = ("_keep_alive", "_meter", "_relaying", "_stalled_bytes")
 
     def start(self, way: Way, *, more: bool) -> None:
         self._keep_alive = False  # the caller's connection, after this
         self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
         self._relaying: Body | None = None  # the answer's, once its head went to the caller
+        self._meter: Meter | None = None  # of its tokens, where somebody's limits count them
         super().start(way, more=more)
 
     def body_failed(self, error: ProxyError) -> None:
@@ -61,6 +64,8 @@ class Exchange(Sending):
         elif piece:
             self._request.relayed_bytes += len(piece)
             self._caller.wire.write(piece)
+            if self._meter is not None:
+                self._meter.add(piece)
         if body.done and self._relaying is body and not self.ended:
             self._complete()
 
@@ -80,10 +85,24 @@ class Exchange(Sending):
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
+        if self._is_metered() and 200 <= head.status < 300:
+            self._meter = Meter(
+                piece, event_stream=head.event_stream, text=is_json(head.seen.get(b"content-type", b""))
+            )
         before_s = request.sent_s - request.ready_s - request.connecting_s
         request.overhead_s = before_s + self._tools.clock() - now_s
         if caller.writing_paused:
             self.pause()
+
+    def _is_metered(self) -> bool:
+        client = self._request.head.client
+        return self._way.metered or (client is not None and client.metered)
+
+    def _tokens_used(self, outcome: Outcome) -> int | None:
+        """None where nobody counts them, and where it cannot be known what became of the request."""
+        if self._meter is not None:
+            return self._meter.used(self._request.tokens)
+        return None if not self._is_metered() or outcome is Outcome.CLIENT_GONE else 0
 
     def _settled(self, now_s: float) -> None:
         """An answer has begun: no other try can follow."""
@@ -279,7 +298,9 @@ class Exchange(Sending):
         self.deadline_s = math.inf
         self._tools.watch.discard(self)
         now_s, request = self._tools.clock(), self._request
-        self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes)
+        tokens = self._tokens_used(outcome)
+        self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes, tokens)
+        client_limits.end(request, tokens, now_s)
         self._judge(outcome, reason, now_s)
         if self._plan is not None:
             self._plan.over()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from itertools import count
 
+from proxy.dataplane import client_limits
 from proxy.dataplane.auth import identify
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.creation import Creation
@@ -23,8 +24,10 @@ from proxy.model.errors import BodyTooLarge, MethodNotAllowed, OriginForbidden, 
 from proxy.policy import stateful
 from proxy.policy.cors import origin_of
 from proxy.policy.fields import Pair, read_fields
+from proxy.policy.limits import estimated_tokens
 from proxy.policy.named_models import is_model_list
 from proxy.policy.target import check_inside, origin_form
+from proxy.policy.usage import is_json
 from proxy.state.snapshot import Snapshots
 
 
@@ -114,6 +117,9 @@ class Handler:
         head.hands_out = stateful.hands_out(head.method, within)
         head.may_store = stateful.may_store(head.method, within)
         head.may_refer = head.method == b"POST"
+        head.counts_tokens = any(
+            is_json(value) for name, value in head.fields.passed if name.lower() == b"content-type"
+        )
         head.max_body_bytes = max(route.max_body_bytes for route in candidates)
         head.buffer_bytes = max(route.buffer_bytes for route in candidates)
         length = request.content_length
@@ -122,13 +128,20 @@ class Handler:
 
     def dispatch(self, request: Request, caller: Caller, body: bytes, *, more: bool) -> Exchange:
         """Decide where the request goes, and send it there with `body`, of which `more` is to follow."""
-        request.ready_s = self._clock()
+        request.ready_s = now_s = self._clock()
         head = request.head
+        client = head.client
+        if head.counts_tokens:
+            request.tokens = estimated_tokens(request.content_length if more and request.content_length else len(body))
+        if client is not None:
+            client_limits.check(request, client, now_s)
         model = model_asked(request, body, more=more) if head.goes_by_model else None
         route, only_way = choose(request, self._tools.makers, body, model)
         request.route = route
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
+        if client is not None and client.metered:
+            request.looked_into = True
         kind = Exchange if route.pool.hedge_after_s == math.inf else Hedged
         if head.websocket:
             kind = Tunnel
@@ -136,14 +149,17 @@ class Handler:
             kind, request.looked_into = Creation, True
         if only_way is None:
             try:
-                way, plan = first_way(request, route.pool, body, model, request.ready_s)
+                way, plan = first_way(request, route.pool, body, model, now_s)
             except UpstreamCredentialsExhausted:
                 if self.in_force(head):
                     raise
                 self._read_anew(request)  # its keys have been replaced while its body came
                 return self.dispatch(request, caller, body, more=more)
         else:
-            way, plan = only_way, Plan(request, only_way.pool, body, model, bound=True)
+            plan = Plan(request, only_way.pool, body, model, bound=True)
+            way = plan.only(only_way, now_s)
+        if client is not None:
+            client_limits.begin(request, client, now_s)
         exchange = kind(self._tools, caller, request, route, body, model, plan)
         try:
             exchange.start(way, more=more)

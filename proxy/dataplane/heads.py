@@ -64,6 +64,8 @@ def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_
     parts = [b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields]
     if request.head.snapshot.cors is not None:
         parts[1] = _without_cors(head.fields) + request.head.cors
+    if request.limit_fields:  # and what is left to the client is for us to say
+        parts[1] = _without_rate_limits(parts[1]) + request.limit_fields
     seen = head.seen
     if head.chunked and not request.head.http11:
         parts[1] = _without_coding(parts[1])
@@ -96,6 +98,13 @@ def _without_cors(fields: bytes) -> bytes:
     """Twice said, these fields are invalid; who may call us is for us to say."""
     lines = fields.split(b"\r\n")
     return b"\r\n".join(line for line in lines if not line.lower().startswith(b"access-control-"))
+
+
+def _without_rate_limits(fields: bytes) -> bytes:
+    if b"imit" not in fields:
+        return fields
+    lines = fields.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"x-ratelimit-"))
 
 
 def _without_coding(fields: bytes) -> bytes:

@@ -24,9 +24,9 @@ class Hedged(Exchange):
         self._rival: Hedged | None = None  # the other exchange of the same request
         super().start(way, more=more)
 
-    def _begin(self, way: Way) -> None:
-        self._due_s = self._request.ready_s + way.pool.hedge_after_s  # when another is asked as well
-        super()._begin(way)
+    def _go(self) -> None:
+        self._due_s = self._request.ready_s + self._way.pool.hedge_after_s  # when another is asked as well
+        super()._go()
         self.deadline_s = min(self.deadline_s, self._due_s)
 
     def _send(self, connection: UpstreamConnection) -> None:

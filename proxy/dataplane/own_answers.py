@@ -37,11 +37,12 @@ def render(
     request_id: bytes = b"",
     upstream: str = "",
     tries: int = 0,
-    cors: bytes = b"",
+    fields: bytes = b"",
     close: bool,
     head_only: bool = False,
 ) -> bytes:
-    """The whole answer, as bytes to write. `close`: the connection ends with it. `head_only`: to a HEAD."""
+    """The whole answer, as bytes to write. `fields`: more of them, each with CRLF before it. `close`: the connection
+    ends with it. `head_only`: to a HEAD."""
     body = _body(error, anthropic)
     lines = [
         b"HTTP/1.1 %d %b" % (error.status, HTTPStatus(error.status).phrase.encode()),
@@ -58,7 +59,7 @@ def render(
         lines.append(b"retry-after: %d" % (error.retry_after_s or RETRY_AFTER_S))
     if close:
         lines.append(b"connection: close")
-    return b"\r\n".join(lines) + cors + b"\r\n\r\n" + (b"" if head_only else body)
+    return b"\r\n".join(lines) + fields + b"\r\n\r\n" + (b"" if head_only else body)
 
 
 def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
@@ -69,7 +70,7 @@ def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
         request_id=request.request_id,
         upstream="" if request.way is None else request.way.upstream.name,
         tries=request.tries,
-        cors=request.head.cors,
+        fields=request.head.cors + request.limit_fields,
         close=close,
         head_only=request.head.method == b"HEAD",
     )

@@ -17,7 +17,7 @@ def first_way(
     Raises NobodyLeft, UpstreamRateLimited or UpstreamCredentialsExhausted.
     """
     turned = turn(pool, body, now_s)
-    way = way_at_once(pool, turned, now_s)
+    way = way_at_once(request, pool, turned, now_s)
     if way is not None:
         return way, None
     plan = Plan(request, pool, body, model)
@@ -40,17 +40,26 @@ class Plan(Search):
         self._on_retry = False
 
     def first(self, turned: int, now_s: float) -> Way:
-        """The way to take first, where it is the turn of the member with the index `turned`.
+        """The way to take first, where it is the turn of the member with the index `turned`. It may have to be waited
+        for, within what the provider allows.
 
         Raises NobodyLeft, UpstreamRateLimited or UpstreamCredentialsExhausted.
         """
         pool = self._pool
-        if self._is_usable(pool.members[turned], now_s):
+        if self._is_usable(pool, turned, now_s):
             return self._by(pool, turned, now_s)
-        way = self._find(pool, now_s) or self._fall_back(now_s) or self._find_anyway(pool, turned, now_s)
+        way = self._find(pool, now_s) or self._fall_back(now_s) or self._find_soonest(pool, now_s)
+        way = way or self._find_anyway(pool, turned, now_s)
         if way is None:
             raise self._nobody(pool, now_s)
         self._move(way.pool)
+        return way
+
+    def only(self, way: Way, now_s: float) -> Way:
+        """There is but this one. Raises UpstreamRateLimited where it would have to be waited for too long."""
+        wait_s = way.wait_s(self._request.tokens, now_s)
+        if wait_s and not self._may_wait(way, wait_s, now_s):
+            raise self._too_soon(way.pool, wait_s)
         return way
 
     def another(self, way: Way, failure: Failure, now_s: float, deadline_s: float) -> Way | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from proxy.policy.fields import Pair, RequestFields
+from proxy.policy.limits import Limits
 from proxy.state.snapshot import Client, Route, Snapshot, Way
 
 
@@ -36,6 +37,7 @@ class Head:
     client: Client | None = None
     credentials: list[Pair] = field(default_factory=list)  # the caller's, without those that name it to us
     candidates: list[Route] = field(default_factory=list)  # those that match but for the model, in their order
+    counts_tokens: bool = False  # is its body a text, whose length tells of tokens?
     max_body_bytes: int = 0  # what its route allows, or the most that any route it may take does
     buffer_bytes: int = 0  # how much of a body is kept before the request goes on
     goes_by_model: bool = False  # must the body's model be known to send it on?
@@ -69,6 +71,9 @@ class Request:
     route: Route | None = None
     way: Way | None = None  # that it went at last
     looked_into: bool = False  # is the answer, for ids?
+    tokens: int = 0  # that it may use, estimated
+    limits: Limits | None = None  # of its client, in which it counts until its end
+    limit_fields: bytes = b""  # what is left of them, as answers tell it, each with CRLF before it
     tries: int = 0  # how many times an upstream was asked
     tried: tuple[str, ...] = ()  # the tries that failed: which upstream, and why
 
@@ -77,6 +82,7 @@ class Request:
     answer_fields: bytes = b""  # of that answer, where an upstream gave it
     relayed_bytes: int = 0  # of the answer's body, as framed
     ready_s: float = 0.0  # all of it that is buffered had arrived
+    waited_s: float = 0.0  # until it was within what a provider allows
     connecting_s: float = 0.0  # how long a new connection took; 0 where there was an idle one
     sent_s: float = 0.0
     first_byte_wait_s: float | None = None  # from sending to the answer's first byte

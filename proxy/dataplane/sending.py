@@ -76,7 +76,7 @@ class Sending(ABC):
         self._body, self._model, self._plan = body, model, plan
         self._connection: UpstreamConnection | None = None
         self._maybe_stale = False  # the connection was idle, and may have been closed as it was written to
-        self._waiting = False  # for quota, until the deadline
+        self._waiting = False  # for quota, until the deadline: before it was sent, or to send it again
         self._connect_began_s = 0.0
         self._began_s = self._last_byte_s = request.ready_s
         self._total_deadline_s = self.deadline_s = math.inf
@@ -100,11 +100,23 @@ class Sending(ABC):
         request.first_byte_wait_s = None
         upstream = self._upstream = way.upstream
         head = request.head
-        self._lease = Lease(way, len(self._body))
+        wait_s = 0.0
+        if way.limits:
+            wait_s = way.wait_s(request.tokens, request.ready_s)  # asked before it is counted itself
+            request.looked_into = request.looked_into or way.metered
+        self._lease = Lease(way, len(self._body), request.tokens, request.ready_s)
         self._pool = self._tools.pools.of(upstream)
         self._reader = AnswerReader(head_only=head.method == b"HEAD", http10=not head.http11, websocket=head.websocket)
         self._total_deadline_s = min(self._total_deadline_s, self._began_s + upstream.total_timeout_s)
         self.deadline_s = self._total_deadline_s
+        if wait_s:
+            self._waiting = True
+            self.deadline_s = min(request.ready_s + wait_s, self._total_deadline_s)
+        else:
+            self._go()
+
+    def _go(self) -> None:
+        """Take a connection, and send."""
         # A body that cannot be sent twice meets no stale connection.
         connection = self._pool.take() if self.upload is None else None
         self._maybe_stale = connection is not None
@@ -207,7 +219,7 @@ class Sending(ABC):
 
     def _end_try(self, outcome: Outcome, reason: str, now_s: float) -> None:
         self._leave_connection()
-        self._lease.finish(outcome, now_s)
+        self._lease.finish(outcome, now_s, tokens=0)
         self._judge(outcome, reason, now_s)
         self._tools.account.tried(self._request, self._route, reason)
 
@@ -247,8 +259,15 @@ class Sending(ABC):
 
     def _waited(self, now_s: float) -> None:
         self._waiting = False
-        self._end_try(Outcome.RATE_LIMITED, "429, waited out", now_s)
-        self._begin_again(self._way, now_s)
+        request = self._request
+        if request.sent_s:
+            self._end_try(Outcome.RATE_LIMITED, "429, waited out", now_s)
+            self._begin_again(self._way, now_s)
+            return
+        request.waited_s += now_s - request.ready_s
+        request.ready_s = now_s
+        self.deadline_s = self._total_deadline_s
+        self._go()
 
     def holds(self, keys: Collection[KeyLive]) -> bool:
         """Is it under way with one of these?"""

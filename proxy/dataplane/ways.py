@@ -21,7 +21,7 @@ def turn(pool: Pool, body: bytes, now_s: float, usable: list[int] | None = None)
     return pool.balancer.pick(now_s, work, prefix, usable)
 
 
-def way_at_once(pool: Pool, index: int, now_s: float) -> Way | None:
+def way_at_once(request: Request, pool: Pool, index: int, now_s: float) -> Way | None:
     """The way by this member, if all is well with it, as it nearly always is; so nobody else is looked at."""
     member = pool.members[index]
     upstream, live = member.upstream, member.upstream.live
@@ -30,7 +30,8 @@ def way_at_once(pool: Pool, index: int, now_s: float) -> Way | None:
     for key in member.keys:
         if key.live.resting or key.live.account.cool_until_s:
             return None
-    return pool.way(index)
+    way = pool.way(index)
+    return None if way.limits and way.wait_s(request.tokens, now_s) else way
 
 
 class Search:
@@ -77,7 +78,7 @@ class Search:
 
     def _find(self, pool: Pool, now_s: float) -> Way | None:
         """Who is next of those that are well; None if there is nobody."""
-        usable = [index for index, member in enumerate(pool.members) if self._is_usable(member, now_s)]
+        usable = [index for index in range(len(pool.members)) if self._is_usable(pool, index, now_s)]
         return self._by(pool, turn(pool, self._body, now_s, usable), now_s) if usable else None
 
     def _find_anyway(self, pool: Pool, turned: int, now_s: float) -> Way | None:
@@ -85,21 +86,42 @@ class Search:
 
         It was `turned`'s turn. If that had been in vain, others would wait for theirs for ever.
         """
-        left = [index for index, member in enumerate(pool.members) if member.weight and self._has_way(member, now_s)]
+        members = enumerate(pool.members)
+        left = [index for index, member in members if member.weight and self._has_way(pool, index, now_s)]
         if not left:
             return None
         pool.live.panics += 1
         return self._by(pool, turned if turned in left else turn(pool, self._body, now_s, left), now_s)
 
-    def _is_usable(self, member: Member, now_s: float) -> bool:
-        return member.weight > 0 and member.is_up(now_s) and member not in self._spent and self._has_way(member, now_s)
+    def _find_soonest(self, pool: Pool, now_s: float) -> Way | None:
+        """All who are well have used up what their providers allow: by whom it goes soonest, if that is soon enough."""
+        found: Way | None = None
+        least_s = math.inf
+        for index, member in enumerate(pool.members):
+            if not self._is_well(member, now_s) or not member.upstream.has_room(self._held is member.upstream):
+                continue
+            for way in pool.ways[index]:
+                wait_s = way.wait_s(self._request.tokens, now_s)
+                if wait_s < least_s and self._may_use(way.key, now_s) and self._may_wait(way, wait_s, now_s):
+                    found, least_s = way, wait_s
+        return found
 
-    def _has_way(self, member: Member, now_s: float) -> bool:
-        """Is there room, and a key that may be used?"""
-        upstream = member.upstream
-        if not upstream.has_room(self._held is upstream):
-            return False
-        return not member.keys or any(self._may_use(key, now_s) for key in member.keys)
+    def _may_wait(self, way: Way, wait_s: float, now_s: float) -> bool:
+        return way.pool.retry.wait_s(wait_s, now_s, now_s + way.upstream.total_timeout_s) is not None
+
+    def _is_well(self, member: Member, now_s: float) -> bool:
+        return member.weight > 0 and member.is_up(now_s) and member not in self._spent
+
+    def _is_usable(self, pool: Pool, index: int, now_s: float) -> bool:
+        return self._is_well(pool.members[index], now_s) and self._has_way(pool, index, now_s)
+
+    def _has_way(self, pool: Pool, index: int, now_s: float) -> bool:
+        """Is there room, and a way that may be taken now?"""
+        upstream = pool.members[index].upstream
+        return upstream.has_room(self._held is upstream) and any(self._may_take(w, now_s) for w in pool.ways[index])
+
+    def _may_take(self, way: Way, now_s: float) -> bool:
+        return self._may_use(way.key, now_s) and not (way.limits and way.wait_s(self._request.tokens, now_s))
 
     def _may_use(self, key: Key | None, now_s: float) -> bool:
         if key is None:
@@ -111,15 +133,24 @@ class Search:
 
     def _by(self, pool: Pool, index: int, now_s: float) -> Way:
         """By this member, which has a way, with the key that is next of those that may be used."""
-        return pool.way(index, [way for way in pool.ways[index] if self._may_use(way.key, now_s)])
+        return pool.way(index, [way for way in pool.ways[index] if self._may_take(way, now_s)])
 
     def _nobody(self, pool: Pool, now_s: float) -> ProxyError:
         """Why there is nobody to ask."""
         keys = [key for member in pool.members for key in member.keys]
         if keys and all(key.live.resting for key in keys):
             return UpstreamCredentialsExhausted(f"No key of pool {pool.name} is accepted upstream.")
-        cool_s = [key.live.account.cool_until_s.get(self.model, 0.0) - now_s for key in keys if not key.live.resting]
-        if cool_s and min(cool_s) > 0:
-            said = f"Every key of pool {pool.name} has used up its quota for now."
-            return UpstreamRateLimited(said, retry_after_s=math.ceil(min(cool_s)))
+        ways = [way for ways in pool.ways for way in ways if way.key is None or not way.key.live.resting]
+        waits_s = [self._quota_wait_s(way, now_s) for way in ways]
+        if waits_s and min(waits_s) > 0:
+            return self._too_soon(pool, min(waits_s))
         return NobodyLeft(f"Nobody in pool {pool.name} can take the request now.")
+
+    def _quota_wait_s(self, way: Way, now_s: float) -> float:
+        cool_until_s = 0.0 if way.key is None else way.key.live.account.cool_until_s.get(self.model, 0.0)
+        return max(cool_until_s - now_s, way.wait_s(self._request.tokens, now_s))
+
+    @staticmethod
+    def _too_soon(pool: Pool, wait_s: float) -> ProxyError:
+        said = f"Every key of pool {pool.name} has used up its quota for now."
+        return UpstreamRateLimited(said, retry_after_s=math.ceil(wait_s))

@@ -146,6 +146,14 @@ class UpstreamRateLimited(ProxyError):
     code = "rate_limit_exceeded"
 
 
+class ClientLimited(ProxyError):
+    """The client has used up what the configuration lets it use."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
 class NobodyLeft(ProxyError):
     """No upstream could be reached, or none has room."""
 

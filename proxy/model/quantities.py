@@ -5,6 +5,7 @@ milliseconds. Every refusal says what would have been right.
 """
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -103,6 +104,25 @@ def parse_size(value: object) -> int:
     raise ValueError(f"{shown(value)} is not a size: write 64KiB, 20MiB or 1GiB")
 
 
+def parse_moment(value: object) -> float:
+    """Seconds since 1970 from `2027-01-31` (its beginning, in UTC) or `2027-01-31T18:00:00+02:00`."""
+    text = value if isinstance(value, str) else ""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is no moment: write 2027-01-31, or 2027-01-31T18:00:00Z") from None
+    if moment.tzinfo is None:
+        if len(text) > len("2027-01-31"):
+            raise ValueError(f"{shown(value)} has no time zone: write {text}Z for UTC, or an offset such as +02:00")
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def moment_text(seconds: float) -> str:
+    """A text that `parse_moment` reads as this many seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
 def parse_name(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(NAME_PATTERN, value):
         raise ValueError("not a name: write up to 64 letters, digits, '.', '_' or '-', a letter or digit first")
@@ -147,6 +167,13 @@ Percent = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,3}%$"}),
 ]
 """Hundredths, from 0 to 100."""
+Moment = Annotated[
+    float,
+    BeforeValidator(parse_moment),
+    PlainSerializer(moment_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["2027-01-31", "2027-01-31T18:00:00Z"]}),
+]
+"""Seconds since 1970."""
 Size = Annotated[int, BeforeValidator(parse_size), _AS_SIZE, WithJsonSchema(_SIZE_SCHEMA)]
 """Bytes."""
 Name = Annotated[str, BeforeValidator(parse_name), WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]

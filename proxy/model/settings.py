@@ -7,16 +7,17 @@ here; what needs two of them, or a file, is judged by `controlplane.crosscheck`.
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from proxy.model.address import Address, BaseUrl
+from proxy.model.client_settings import Client
 from proxy.model.headers import HeaderMatch
+from proxy.model.limit_settings import ClientLimits, Rates
 from proxy.model.pool_settings import Member, Outlier, Pool, Retry
 from proxy.model.quantities import Count, Duration, Name, Percent, Size, Switch, Wait
-from proxy.model.record import LocalFile, Record, SecretText, listed
-from proxy.model.secret import Secret
+from proxy.model.record import LocalFile, Record, SecretText
 from proxy.model.upstream_settings import (
     Auth,
     Health,
@@ -37,6 +38,7 @@ __all__ = [
     "Auth",
     "BaseUrl",
     "Client",
+    "ClientLimits",
     "Cors",
     "Downstream",
     "Health",
@@ -47,6 +49,7 @@ __all__ = [
     "Member",
     "Outlier",
     "Pool",
+    "Rates",
     "Retry",
     "Resolve",
     "Route",
@@ -131,50 +134,6 @@ class Log(Record):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level that is logged.")
     format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")
     access: Switch = Field(True, description="A line for every request.")
-
-
-_KEY_HASH = "^sha256:[0-9A-Fa-f]{64}$"
-
-
-def _key_hash(value: str) -> str:
-    if not re.fullmatch(_KEY_HASH, value):
-        raise ValueError("not a key hash: write sha256: and the 64 hex digits of the key's SHA-256")
-    return value.lower()
-
-
-KeyHash = Annotated[str, AfterValidator(_key_hash), Field(json_schema_extra={"pattern": _KEY_HASH})]
-KeyHashes = Annotated[
-    tuple[KeyHash, ...], BeforeValidator(listed, json_schema_input_type=KeyHash | tuple[KeyHash, ...])
-]
-
-
-class Client(Record):
-    """Someone who may call, known by a key."""
-
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [x]} for x in ("key", "keys", "key_hash")]})
-
-    name: Name = Field(description="How logs and metrics call this client.")
-    key: SecretText | None = Field(None, description="Its key: env:NAME, file:/path, or (with a warning) plain text.")
-    key_list: tuple[SecretText, ...] = Field((), alias="keys", description="Several keys that are valid side by side.")
-    key_hashes: KeyHashes = Field(
-        (), alias="key_hash", description="sha256: and the hex SHA-256 of its key, or a list: no secret here."
-    )
-    models: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        None, description="The models it may use, as globs such as gpt-*. Absent: all."
-    )
-
-    @model_validator(mode="after")
-    def _is_known_by_something(self) -> Self:
-        if self.key is not None and self.key_list:
-            raise ValueError("key and keys are both there: put all of them under keys")
-        if not (self.keys or self.key_hashes):
-            raise ValueError("a client needs a key: write key: env:NAME, or key_hash: sha256:…")
-        return self
-
-    @property
-    def keys(self) -> tuple[Secret, ...]:
-        """All keys that are held in the clear, whether under `key` or `keys`."""
-        return self.key_list if self.key is None else (self.key,)
 
 
 _SEGMENTS = r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@]+)+"
@@ -300,6 +259,11 @@ class Settings(Record):
         default_factory=Downstream, description="How long callers may take, and how many they are."
     )
     log: Log = Field(default_factory=Log, description="What is logged, and how.")
+    client_pepper: SecretText | None = Field(
+        None,
+        description="What hmac-sha256: hashes of clients' keys are made with, the same for all replicas: env:NAME or "
+        "file:/path. Absent: keys are kept as their plain SHA-256.",
+    )
     clients: tuple[Client, ...] = Field((), description="Who may call. None: everyone, on loopback listeners only.")
     master_keys: tuple[SecretText, ...] = Field(
         (),

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from proxy.model.address import BaseUrl
 from proxy.model.headers import HeaderValue, SetHeaderName, SetHeaders, carries
+from proxy.model.limit_settings import Rates
 from proxy.model.quantities import Count, Duration, Limit, Name, Switch, Wait
 from proxy.model.record import LocalFile, Record, SecretText
 
@@ -57,6 +58,12 @@ class UpstreamKey(Record):
     )
     expect_prefix: str | None = Field(
         None, description="What the key begins with, such as sk-. Another beginning is warned of: a mixed-up secret."
+    )
+
+    limits: Rates = Field(
+        default_factory=Rates,
+        description="How much the provider lets this key use. What would exceed it takes another key, or waits for up "
+        "to the pool's retry.max_wait.",
     )
 
     @model_validator(mode="after")
@@ -193,6 +200,9 @@ class Upstream(Record):
     resolve: Resolve = Field(default_factory=Resolve, description="Looking up its name anew.")
     health: Health | None = Field(
         None, description="Active checks. Absent: only what becomes of requests tells how it is."
+    )
+    limits: Rates = Field(
+        default_factory=Rates, description="How much the provider lets all keys together use, likewise."
     )
     max_connections: Count = Field(1024, ge=1, description="How many requests are open at once at most.")
     max_pending: Count = Field(

@@ -17,6 +17,9 @@ its cache and not what is read from it (https://docs.anthropic.com/en/api/rate-l
 
 import json
 import re
+from collections import deque
+
+from proxy.policy.limits import estimated_tokens
 
 HEAD_BYTES = 4 * 1024  # a `message_start` is a few hundred bytes
 TAIL_BYTES = 16 * 1024  # OpenAI's responses have a caller's metadata, up to 9 KiB, behind their usage
@@ -27,6 +30,7 @@ _MOST_OBJECTS = 8  # that are looked into: bounds the work, whatever an upstream
 _MOST_TOKENS = 100_000_000  # no request's; a nonsensical number must not leave its client in debt for a year
 
 _CHUNK_SIZE = re.compile(rb"\r\n[0-9A-Fa-f]{1,16}(?:[ \t]*;[^\r\n]{0,256})?\r\n")
+_EVENT = b"data:"
 _KEY = b'"usage"'
 _OBJECT = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\{)")
 _DECODER = json.JSONDecoder()  # its raw_decode stops where the object ends, and ours do not end the bytes
@@ -40,6 +44,51 @@ _COUNTS = frozenset(
         "cache_creation_input_tokens",
     )
 )
+
+
+def is_json(content_type: bytes) -> bool:
+    """Is a body of this type a text, whose length tells of tokens?"""
+    return b"json" in content_type.lower()
+
+
+class Meter:
+    """Keeps the two ends of an answer as its pieces pass, at most HEAD_BYTES + TAIL_BYTES and the last piece."""
+
+    __slots__ = ("_bytes", "_event_stream", "_events", "_head", "_tail", "_tail_bytes", "_text")
+
+    def __init__(self, piece: bytes, *, event_stream: bool, text: bool) -> None:
+        """`piece`: its beginning; `text`: is it one, whose length tells of tokens where nothing else does?"""
+        self._head = b""
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = self._bytes = self._events = 0
+        self._event_stream, self._text = event_stream, text
+        if piece:
+            self.add(piece)
+
+    def add(self, piece: bytes) -> None:
+        if self._bytes < HEAD_BYTES:
+            self._head += piece[: HEAD_BYTES - self._bytes]
+        size = len(piece)
+        self._bytes += size
+        if self._event_stream:
+            self._events += piece.count(_EVENT)
+        tail = self._tail
+        tail.append(piece)
+        self._tail_bytes += size
+        while self._tail_bytes - len(tail[0]) >= TAIL_BYTES:
+            self._tail_bytes -= len(tail.popleft())
+
+    def used(self, prompt: int) -> int:
+        """What was used, by the answer's own word; where it has none, of a prompt with so many tokens.
+
+        Vendors send about an event for each token of a stream, and text has about a token for four bytes.
+        """
+        told = used_tokens(self._head, b"".join(self._tail))
+        if told is not None:
+            return told
+        if self._event_stream:
+            return prompt + self._events
+        return prompt + (estimated_tokens(self._bytes) if self._text else 0)
 
 
 def used_tokens(head: bytes, tail: bytes) -> int | None:

@@ -16,10 +16,11 @@ class LeaseEnded(RuntimeError):
 
 
 class Lease:
-    __slots__ = ("_cost", "_way", "outcome")
+    __slots__ = ("_cost", "_tokens", "_way", "outcome")
 
-    def __init__(self, way: Way, prompt_bytes: int) -> None:
-        self._way = way
+    def __init__(self, way: Way, prompt_bytes: int, tokens: int = 0, now_s: float = 0.0) -> None:
+        """`tokens`: that it may use, where its provider limits them."""
+        self._way, self._tokens = way, tokens
         self.outcome: Outcome | None = None
         load = way.member.live.load
         self._cost = estimated_work(prompt_bytes, load.output_bytes)
@@ -28,11 +29,21 @@ class Lease:
         way.upstream.live.inflight += 1
         if way.key is not None:
             way.key.live.inflight += 1
+        for limits in way.limits:
+            limits.began(tokens, now_s)
 
     def finish(
-        self, outcome: Outcome, now_s: float, first_byte_wait_s: float | None = None, output_bytes: int = 0
+        self,
+        outcome: Outcome,
+        now_s: float,
+        first_byte_wait_s: float | None = None,
+        output_bytes: int = 0,
+        tokens: int | None = None,
     ) -> None:
-        """Let go of all of it. Raises LeaseEnded, and changes nothing, if that was done before."""
+        """Let go of all of it. `tokens`: that were used; None: nobody knows better than when it began.
+
+        Raises LeaseEnded, and changes nothing, if that was done before.
+        """
         way, upstream = self._way, self._way.upstream.live
         if self.outcome is not None:
             raise LeaseEnded(f"a lease on {upstream.name} ended as {self.outcome.name}, then again as {outcome.name}")
@@ -46,5 +57,9 @@ class Lease:
             key.last_used_s = now_s
             if outcome is _OK:
                 key.answers += 1
+        for limits in way.limits:
+            limits.ended()
+            if tokens is not None:
+                limits.corrected(self._tokens, tokens, now_s)
         failed = outcome is not _OK and outcome not in FAULTLESS
         way.member.live.load.ended(self._cost, now_s, first_byte_wait_s, failed, output_bytes)

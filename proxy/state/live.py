@@ -8,6 +8,7 @@ from proxy.model.outcome import Outcome
 from proxy.policy import outlier
 from proxy.policy.balance import Dice
 from proxy.policy.checks import Health
+from proxy.policy.limits import Limits, Name
 from proxy.policy.load import Load
 from proxy.policy.retry import Budget, Failure, cooling_s
 
@@ -83,10 +84,21 @@ class KeyLive:
         return not self.resting and not self.account.is_cooling(model, now_s)
 
 
+class ClientLive:
+    """One client: how much it has used."""
+
+    __slots__ = ("limited", "limits", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.limits = Limits()
+        self.limited: dict[Name, int] = {"requests": 0, "tokens": 0, "concurrent": 0}  # requests refused, by limit
+
+
 class UpstreamLive:
     """One upstream, and the keys it has been used with; or one of its targets, which share its keys and outcomes."""
 
-    __slots__ = ("health", "inflight", "keys", "name", "outcomes", "pending", "upstream")
+    __slots__ = ("health", "inflight", "key_limits", "keys", "limits", "name", "outcomes", "pending", "upstream")
 
     def __init__(self, name: str, whole: "UpstreamLive | None" = None) -> None:
         """`whole`: the upstream whose target it is."""
@@ -98,6 +110,8 @@ class UpstreamLive:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0) if whole is None else whole.outcomes
         self.health = Health()  # as active checks see it
         self.keys: dict[tuple[str, str], KeyLive] = {} if whole is None else whole.keys  # by name and fingerprint
+        self.limits: Limits = Limits() if whole is None else whole.limits  # the provider's
+        self.key_limits: dict[str, Limits] = {} if whole is None else whole.key_limits  # by name, whatever the value
 
     def key(self, name: str, account: AccountLive, fingerprint: str = "") -> KeyLive:
         """The live state of this value of the key called `name`, begun when it is first asked for."""
@@ -159,6 +173,7 @@ class Registry:
         self.upstreams: dict[str, UpstreamLive] = {}
         self.pools: dict[str, PoolLive] = {}
         self.accounts: dict[str, AccountLive] = {}
+        self.clients: dict[str, ClientLive] = {}
 
     def upstream(self, name: str) -> UpstreamLive:
         """The live state of the upstream called `name`, begun when it is first asked for."""
@@ -179,6 +194,10 @@ class Registry:
 
     def account(self, name: str) -> AccountLive:
         return self.accounts.get(name) or self.accounts.setdefault(name, AccountLive())
+
+    def client(self, name: str) -> ClientLive:
+        """The live state of the client called `name`, begun when it is first asked for."""
+        return self.clients.get(name) or self.clients.setdefault(name, ClientLive(name))
 
     def inflight(self) -> list[tuple[str, int]]:
         """Open requests, by upstream."""

@@ -10,16 +10,19 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hmac import compare_digest
 
+from proxy.model.client_keys import digest
 from proxy.model.outcome import Outcome
 from proxy.obs.metrics import Series
 from proxy.policy.balance import Balancer
 from proxy.policy.cors import Cors
 from proxy.policy.fields import Pair
 from proxy.policy.key_turns import KeyTurns
+from proxy.policy.limits import Limits
 from proxy.policy.outlier import FAILURES, Ejection
 from proxy.policy.retry import RetryRule
-from proxy.state.live import KeyLive, MemberLive, PoolLive, UpstreamLive
+from proxy.state.live import ClientLive, KeyLive, MemberLive, PoolLive, UpstreamLive
 
 _OK = Outcome.OK
 
@@ -47,6 +50,7 @@ class Key:
     name: str
     line: bytes = field(repr=False)
     live: KeyLive
+    limits: Limits | None  # the provider's; None: not known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +70,7 @@ class Upstream:
     query: bytes  # configured query, encoded, without a question mark
     keys: tuple[Key, ...]  # targets share them, and their turns
     key_turns: KeyTurns
+    limits: Limits | None  # the provider's, for all keys together; None: not known
     max_connections: int
     max_pending: int
     first_byte_timeout_s: float
@@ -109,6 +114,19 @@ class Way:
     member: Member
     upstream: Upstream
     key: Key | None  # None: callers bring their own
+    limits: tuple[Limits, ...] = field(init=False)  # the provider's that count on it
+    metered: bool = field(init=False)  # do any of them count tokens?
+
+    def __post_init__(self) -> None:
+        both = (self.upstream.limits, None if self.key is None else self.key.limits)
+        limits = tuple(each for each in both if each is not None)
+        object.__setattr__(self, "limits", limits)
+        object.__setattr__(self, "metered", any(each.tokens is not None for each in limits))
+
+    def wait_s(self, tokens: int, now_s: float) -> float:
+        """In how many seconds a request of so many tokens is within the provider's limits; 0.0: now."""
+        refusals = [limits.refusal(tokens, now_s) for limits in self.limits]
+        return max((refused.retry_after_s for refused in refusals if refused is not None), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,9 +214,39 @@ class Route:
 class Client:
     name: str
     models: re.Pattern[str] | None  # None: all
+    live: ClientLive
+    limited: bool = False  # in requests or tokens a minute, of which answers tell what is left
+    metered: bool = False  # in tokens
 
     def may_use(self, model: str) -> bool:
         return self.models is None or self.models.fullmatch(model) is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientKey:
+    digest: bytes = field(repr=False)
+    client: Client
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientKeys:
+    """Whose key is it?"""
+
+    by_digest: Mapping[bytes, ClientKey] = field(repr=False)
+    peppers: tuple[bytes | None, ...] = field(default=(None,), repr=False)  # None: plain SHA-256
+
+    def find(self, key: bytes) -> Client | None:
+        """The client who has this key.
+
+        It is found by the whole of its digest, so it costs the same however many there are, and the time it takes says
+        nothing of a key that is nearly right.
+        """
+        for pepper in self.peppers:
+            made = digest(key, pepper)
+            held = self.by_digest.get(made)
+            if held is not None and compare_digest(held.digest, made):
+                return held.client
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,7 +254,7 @@ class Snapshot:
     generation: int
     deployment_id: bytes  # signs Via; the same for all replicas of one configuration
     via_line: bytes  # with CRLF
-    clients: Mapping[bytes, Client]  # by the SHA-256 of a key
+    clients: ClientKeys | None  # None: anyone may call
     routes: tuple[Route, ...]
     pools: tuple[Pool, ...]
     upstreams: Mapping[str, Upstream]  # by the names of their live state: each target is one

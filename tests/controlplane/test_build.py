@@ -162,7 +162,9 @@ def test_replicas_sign_alike_and_others_do_not() -> None:
 
 def test_globs_mean_whole_names() -> None:
     top = "clients: [{name: a, key: k, models: ['gpt-*', o1]}]"
-    (client,) = built(config_for(URL, clients=False, top=top)).clients.values()
+    keys = built(config_for(URL, clients=False, top=top)).clients
+    assert keys is not None
+    (client,) = (key.client for key in keys.by_digest.values())
     assert [client.may_use(model) for model in ("gpt-4", "o1", "o10", "xgpt-4", "gpt-\n")] == [
         True,
         True,

@@ -23,6 +23,9 @@ class Clock:
     def __call__(self) -> float:
         return time.monotonic() + self.ahead_s  # noqa: TID251
 
+    def wall(self) -> float:
+        return time.time() + self.ahead_s  # noqa: TID251
+
 
 class Events(list[dict[str, object]]):
     """What was logged."""
@@ -90,6 +93,8 @@ class RunningProxy:
         for live in self.serinus.registry.upstreams.values():
             assert live.inflight == 0, f"{live.name}: a lease was left open"
             assert all(key.inflight == 0 for key in live.keys.values()), f"{live.name}: a key is still held"
+        for client in self.serinus.registry.clients.values():
+            assert client.limits.under_way == 0, f"{client.name}: a request still counts"
         for pool in self.serinus.registry.pools.values():
             assert (pool.requests, pool.budget.under_way) == (0, 0), f"{pool.name}: a request or a retry is counted on"
             assert not any(member.load.inflight for member in pool.members.values()), f"{pool.name}: load was left"
@@ -119,7 +124,9 @@ async def start_proxy(
     base = path.parent if path is not None else Path()
     loaded = parse(config, environ, base=base)
     loaded.settings.state_dir.mkdir(exist_ok=True)
-    serinus = Serinus(path or Path("none.yaml"), lambda: environ, loaded, recording_log(events), clock)
+    serinus = Serinus(
+        path or Path("none.yaml"), lambda: environ, loaded, recording_log(events), clock, wall_clock=clock.wall
+    )
     await serinus.start()
     await serinus.stop_checking()  # upstreams are checked when a test says so
     return RunningProxy(serinus, clock, events)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.policy.client_keys import NEEDED_BYTES, digest, is_well_formed, key_hash, new_key, parse_key_hash
+from proxy.model.client_keys import NEEDED_BYTES, digest, is_well_formed, key_hash, new_key, parse_key_hash
 
 BASE62 = string.digits + string.ascii_letters
 KEYS = st.binary(min_size=NEEDED_BYTES, max_size=NEEDED_BYTES).map(new_key)

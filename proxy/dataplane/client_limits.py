@@ -1,0 +1,46 @@
+"""A client's limits: what they say of a request when it begins, and what is noted against them when it has ended."""
+
+import math
+
+from proxy.dataplane.request import Request
+from proxy.model.errors import ClientLimited
+from proxy.policy.limits import Refused
+from proxy.state.snapshot import Client
+
+_SAID = {
+    "requests": "The client {!r} may send {} requests a minute: try again in {}.",
+    "tokens": "The client {!r} may use {} tokens a minute: try again in {}.",
+    "concurrent": "The client {!r} has {} requests under way, as many as it may: try again when one has ended.",
+}
+
+
+def check(request: Request, client: Client, now_s: float) -> None:
+    """Raises ClientLimited."""
+    refused = client.live.limits.refusal(request.tokens, now_s)
+    if refused is not None:
+        client.live.limited[refused.limit] += 1
+        if client.limited:
+            request.limit_fields = client.live.limits.headers(now_s)
+        raise ClientLimited(_said(client, refused), retry_after_s=math.ceil(refused.retry_after_s))
+
+
+def _said(client: Client, refused: Refused) -> str:
+    wait_s = math.ceil(refused.retry_after_s * 10) / 10
+    return _SAID[refused.limit].format(client.name, refused.most, f"{wait_s:g} s")
+
+
+def begin(request: Request, client: Client, now_s: float) -> None:
+    """The request is under way, until `end`."""
+    limits = request.limits = client.live.limits
+    limits.began(request.tokens, now_s)
+    if client.limited:
+        request.limit_fields = limits.headers(now_s)
+
+
+def end(request: Request, tokens: int | None, now_s: float) -> None:
+    """It is over. `tokens`: what it used, as far as that is known."""
+    limits = request.limits
+    if limits is not None:
+        limits.ended()
+        if tokens is not None:
+            limits.corrected(request.tokens, tokens, now_s)

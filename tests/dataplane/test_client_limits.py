@@ -208,7 +208,10 @@ STREAM = [
     b"data: [DONE]\n\n",
 ]
 MESSAGES = [
-    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":30000,"output_tokens":1}}}\n\n',
+    (
+        b"event: message_start\n"
+        b'data: {"type":"message_start","message":{"usage":{"input_tokens":30000,"output_tokens":1}}}\n\n'
+    ),
     b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"hi"}}\n\n' * 900,
     b'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":10000}}\n\n',
     b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
@@ -234,7 +237,7 @@ async def test_a_stream_without_usage_counts_an_event_a_token(start):
 
 
 async def test_who_used_too_many_tokens_waits_until_they_have_flowed_back(start):
-    running, upstream = await start("tokens_per_minute: 6000", answering(whole(used(9_000))))
+    running, _ = await start("tokens_per_minute: 6000", answering(whole(used(9_000))))
     assert (await ask(running.port, prompt())).status == 200
     await left_after(running)
     answer = await ask(running.port, prompt())

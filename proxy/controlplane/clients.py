@@ -104,6 +104,7 @@ class Clients:
             name=name,
             models=None if models is None else compiled(models),
             live=live,
+            bounded=limits != ClientLimits(),
             limited=live.limits.requests is not None or live.limits.tokens is not None,
             metered=live.limits.tokens is not None,
         )

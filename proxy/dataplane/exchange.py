@@ -85,7 +85,7 @@ class Exchange(Sending):
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
-        if self._is_metered() and 200 <= head.status < 300:
+        if request.metered and 200 <= head.status < 300:
             self._meter = Meter(
                 piece, event_stream=head.event_stream, text=is_json(head.seen.get(b"content-type", b""))
             )
@@ -94,15 +94,11 @@ class Exchange(Sending):
         if caller.writing_paused:
             self.pause()
 
-    def _is_metered(self) -> bool:
-        client = self._request.head.client
-        return self._way.metered or (client is not None and client.metered)
-
     def _tokens_used(self, outcome: Outcome) -> int | None:
         """None where nobody counts them, and where it cannot be known what became of the request."""
         if self._meter is not None:
             return self._meter.used(self._request.tokens)
-        return None if not self._is_metered() or outcome is Outcome.CLIENT_GONE else 0
+        return None if not self._request.metered or outcome is Outcome.CLIENT_GONE else 0
 
     def _settled(self, now_s: float) -> None:
         """An answer has begun: no other try can follow."""

@@ -133,7 +133,7 @@ class Handler:
         client = head.client
         if head.counts_tokens:
             request.tokens = estimated_tokens(request.content_length if more and request.content_length else len(body))
-        if client is not None:
+        if client is not None and client.bounded:
             client_limits.check(request, client, now_s)
         model = model_asked(request, body, more=more) if head.goes_by_model else None
         route, only_way = choose(request, self._tools.makers, body, model)
@@ -141,7 +141,7 @@ class Handler:
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
         if client is not None and client.metered:
-            request.looked_into = True
+            request.metered = request.looked_into = True
         kind = Exchange if route.pool.hedge_after_s == math.inf else Hedged
         if head.websocket:
             kind = Tunnel

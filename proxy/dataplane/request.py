@@ -70,7 +70,8 @@ class Request:
 
     route: Route | None = None
     way: Way | None = None  # that it went at last
-    looked_into: bool = False  # is the answer, for ids?
+    looked_into: bool = False  # is the answer, for ids or tokens?
+    metered: bool = False  # do somebody's limits count its tokens?
     tokens: int = 0  # that it may use, estimated
     limits: Limits | None = None  # of its client, in which it counts until its end
     limit_fields: bytes = b""  # what is left of them, as answers tell it, each with CRLF before it

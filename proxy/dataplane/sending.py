@@ -103,7 +103,8 @@ class Sending(ABC):
         wait_s = 0.0
         if way.limits:
             wait_s = way.wait_s(request.tokens, request.ready_s)  # asked before it is counted itself
-            request.looked_into = request.looked_into or way.metered
+            if way.metered:
+                request.metered = request.looked_into = True
         self._lease = Lease(way, len(self._body), request.tokens, request.ready_s)
         self._pool = self._tools.pools.of(upstream)
         self._reader = AnswerReader(head_only=head.method == b"HEAD", http10=not head.http11, websocket=head.websocket)

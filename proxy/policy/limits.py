@@ -89,10 +89,17 @@ class Limit:
         if self._full_at_s > now_s:
             self._full_at_s -= cost * self._each_s
 
+    def told(self, now_s: float) -> tuple[int, int, bytes]:
+        """The rate, what remains of it, and when the bucket is full again, as fields of a head say it."""
+        reset_s = self._full_at_s - now_s
+        if reset_s <= 0:
+            return self.per_minute, self.per_minute, b"0s"
+        left = int((_MINUTE_S - reset_s + _ROUNDING_S) / self._each_s)
+        return self.per_minute, min(self.per_minute, max(0, left)), duration(reset_s)
+
     def remaining(self, now_s: float) -> int:
         """How many may be taken now; 0 in debt."""
-        left_s = _MINUTE_S - self.reset_s(now_s) + _ROUNDING_S
-        return min(self.per_minute, max(0, int(left_s / self._each_s)))
+        return self.told(now_s)[1]
 
     def reset_s(self, now_s: float) -> float:
         """In how many seconds the bucket is full again; more than 60 in debt."""
@@ -166,8 +173,12 @@ class Limits:
 
     def headers(self, now_s: float) -> bytes:
         """What is left, as OpenAI's answers say it: fields of a head, each with CRLF before it; none without a rate."""
-        fields = b"" if self.requests is None else _fields(b"requests", self.requests, now_s)
-        return fields if self.tokens is None else fields + _fields(b"tokens", self.tokens, now_s)
+        fields = b""
+        if self.requests is not None:
+            fields = _FIELDS[b"requests"] % self.requests.told(now_s)
+        if self.tokens is not None:
+            fields += _FIELDS[b"tokens"] % self.tokens.told(now_s)
+        return fields
 
     def reconfigured(
         self, requests_per_minute: int | None, tokens_per_minute: int | None, concurrent: int | None, now_s: float
@@ -194,15 +205,10 @@ def _reconfigured(limit: Limit | None, per_minute: int | None, now_s: float) -> 
     return limit
 
 
-def _fields(name: bytes, limit: Limit, now_s: float) -> bytes:
-    return b"\r\nx-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b" % (
-        name,
-        limit.per_minute,
-        name,
-        limit.remaining(now_s),
-        name,
-        duration(limit.reset_s(now_s)),
-    )
+_FIELDS = {
+    name: b"\r\nx-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b" % ((name,) * 3)
+    for name in (b"requests", b"tokens")
+}
 
 
 def duration(seconds: float) -> bytes:

@@ -141,6 +141,9 @@ def _counts(piece: bytes, start: int) -> dict[str, int]:
         usage, _ = _DECODER.raw_decode(piece[start : start + _OBJECT_BYTES].decode("latin-1"))
     except (ValueError, RecursionError):
         return {}
+    total = usage.get("total_tokens")
+    if type(total) is int and 0 <= total <= _MOST_TOKENS:
+        return {"total_tokens": total}  # which is all that is asked for
     counts = {name: count for name, count in usage.items() if name in _COUNTS and type(count) is int}
     return counts if all(0 <= count <= _MOST_TOKENS for count in counts.values()) else {}
 

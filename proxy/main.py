@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import secrets
 import signal
 import sys
@@ -230,6 +231,7 @@ def serve(path: Path, environ: Environ) -> None:
     output.on_lost = lambda lines: log.warning("log_lines_lost", lines=lines)
     for warning in loaded.warnings:
         log.warning("config_warning", problem=str(warning))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it would hold keys
     # What was made so far stays; what requests make is freed by its counts. So the cycle collector may look rarely.
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 10, 100)

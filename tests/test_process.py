@@ -1,74 +1,24 @@
 """`serinus serve` as a process: its signals, its exit codes, and what it says before it goes."""
 
-import asyncio
 import json
-import os
 import signal
 import socket
-import sys
-from pathlib import Path
 
 import pytest
 
-import proxy as package
 from proxy.controlplane.state_dir import locked
+from tests.support.process import SerinusProcess
 from tests.support.raw import RawCaller, ask, get
 from tests.support.running import config_for
 from tests.support.scripted import Held, answering, whole
 
-ROOT = Path(package.__file__).parent.parent
 ADMIN = "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\nstate_dir: state\npre_drain: 0s\n"
 UP = "http://127.0.0.1:1/v1"
 
 
-class Serinus:
-    """One process, whose log is read as it comes."""
-
-    def __init__(self, folder):
-        self._folder = folder
-        self.file = folder / "serinus.yaml"
-        self.said = []
-
-    async def start(self, config, *options, **environ):
-        self.file.write_text(config)
-        command = [sys.executable, "-m", "proxy", "serve", "--config", str(self.file), *options]
-        environ = os.environ | {"PYTHONPATH": str(ROOT)} | environ
-        self._process = await asyncio.create_subprocess_exec(
-            *command, cwd=self._folder, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
-        return self
-
-    async def until(self, event):
-        """The next event of that name in its log."""
-        while line := await self._process.stderr.readline():
-            self.said.append(line.decode())
-            if line.startswith(b"{") and (found := json.loads(line))["event"] == event:
-                return found
-        pytest.fail(f"it ended before {event}: {self.said}")
-
-    async def serving(self):
-        """The port where it serves."""
-        return (await self.until("serving"))["listen"][0][1]
-
-    def send(self, number):
-        self._process.send_signal(number)
-
-    async def ended(self):
-        """Its exit code. All it said is read by then."""
-        stdout, stderr = await self._process.communicate()
-        assert stdout == b""
-        self.said += stderr.decode().splitlines(keepends=True)
-        return self._process.returncode
-
-    async def kill(self):
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.communicate()
-
-
 @pytest.fixture
 async def serinus(tmp_path):
-    process = Serinus(tmp_path)
+    process = SerinusProcess(tmp_path)
     yield process
     await process.kill()
 

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
+from proxy.controlplane.effective import effective
 from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.reload import Applied, Rejected, Reloader
 from proxy.controlplane.status import Reporter, Status
@@ -48,6 +49,7 @@ class Admin:
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics_page),
                 web.get("/status", self._status),
+                web.get("/config", self._config),
                 web.post("/reload", self._reload),
                 web.get("/audit", self._audit),
                 *self._keys.routes(),
@@ -120,6 +122,9 @@ class Admin:
         return self._reporter.status(
             window_s, ready=self._ready(), last_reload=None if last is None else _outcome(last)
         )
+
+    async def _config(self, request: web.Request) -> web.Response:
+        return answer(effective(self._reloader.settings))
 
     async def _audit(self, request: web.Request) -> web.Response:
         last = request.query.get("last", "20")

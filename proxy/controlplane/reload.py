@@ -51,7 +51,7 @@ class Reloader:
         log: Log,
     ) -> None:
         self._path, self._environ, self._started_with = path, environ, started_with
-        self._settings = started_with  # in force
+        self.settings = started_with  # in force
         self._registry, self._metrics, self._keyring, self._swap = registry, metrics, keyring, swap
         self._clients, self._targets, self._log = clients, targets, log
         self._one_at_a_time = asyncio.Lock()
@@ -63,10 +63,10 @@ class Reloader:
     async def begin(self) -> None:
         """Find the targets of the first configuration. Raises ConfigInvalid."""
         async with self._one_at_a_time:
-            addresses = await self._targets.look_up(self._settings)
+            addresses = await self._targets.look_up(self.settings)
             if addresses:
-                self._put_in_force(self._settings, addresses, self.generation)
-            self._targets.use(self._settings, addresses)
+                self._put_in_force(self.settings, addresses, self.generation)
+            self._targets.use(self.settings, addresses)
 
     async def reload(self) -> Applied | Rejected:
         """Read the file again and put it in force, or keep what there is and say why."""
@@ -89,7 +89,7 @@ class Reloader:
     async def rebuild(self, settings: Settings, changed: Addresses) -> None:
         """Put other addresses of some upstreams in force, unless these settings are not in force any more."""
         async with self._one_at_a_time:
-            if settings is not self._settings:
+            if settings is not self.settings:
                 return
             before = self._targets.addresses
             try:
@@ -107,7 +107,7 @@ class Reloader:
     def renew(self) -> None:
         """Put in force once more what is in force, with other values of its keys."""
         try:
-            self._put_in_force(self._settings, self._targets.addresses, self.generation + 1)
+            self._put_in_force(self.settings, self._targets.addresses, self.generation + 1)
         except ConfigInvalid as invalid:
             problems = tuple(map(str, invalid.problems))
             self._log.error("keys_rejected", generation_in_force=self.generation, problems=problems)
@@ -117,7 +117,7 @@ class Reloader:
         in_force = self._keyring.serving, self._clients.in_force
         snapshot = build(settings, self._registry, self._metrics, generation, addresses, *in_force)
         self._swap(snapshot)
-        self._settings = settings
+        self.settings = settings
         self.on_change(settings, addresses)
         self.generation = self._metrics.generation = generation
         members = {pool.name: [member.live for member in pool.members] for pool in snapshot.pools}

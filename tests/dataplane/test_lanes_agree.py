@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.dataplane.test_bodies import MODEL_ANSWERS, MODELS
 from tests.dataplane.test_credentials import ENOUGH, NOT_ENOUGH, call
 from tests.dataplane.test_requests import NOT_SERVED, PASSED, REFUSED
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, ScriptedUpstream, whole
@@ -117,7 +118,7 @@ async def answered(port: int, pieces: list[bytes], *, in_one_go: bool = False) -
     What ends it is sent when there is an answer; `in_one_go`: the pieces do so themselves.
     """
     _, caller = await asyncio.get_running_loop().create_connection(Caller, "127.0.0.1", port)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await turns()
         for piece in pieces:
             caller.send(piece)

@@ -9,6 +9,7 @@ import pytest
 from proxy.dataplane.account import CLIENT_CLOSED_REQUEST
 from tests.dataplane.test_callers import codes, counted, outcomes
 from tests.support.lanes import the_connection
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import RawCaller, ask, get
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import answering, whole
@@ -367,7 +368,7 @@ async def test_caller_that_never_reads_is_cut_at_last(scripted, proxy):
     await turns(running)
     running.pass_time(59)
     assert not tunnel.ended
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not tunnel.ended:
             running.pass_time(61)
             await asyncio.sleep(0)

@@ -7,7 +7,6 @@ read, or sends a broken body, which a handler would hear of late or never.
 
 import asyncio
 import math
-from typing import cast
 
 from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
@@ -15,11 +14,11 @@ from aiohttp.web_protocol import RequestHandler
 from proxy.dataplane.answered import ENDS
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.incoming import Incoming
 from proxy.dataplane.own_answers import render
 from proxy.dataplane.parsing import (
     LAST_CHUNK,
     MAX_HEAD_BYTES,
-    MAX_OVERHEAD_BYTES,
     MAX_TARGET_BYTES,
     PARSING,
     as_proxy_error,
@@ -39,10 +38,10 @@ class AiohttpConnection(RequestHandler):
     __slots__ = (
         "_arrived_bytes",
         "_body_wait",
-        "_broken",
         "_callers",
         "_done",
         "_early_bytes",
+        "_incoming",
         "_last_bytes",
         "_phase",
         "_waiting_since_s",
@@ -70,7 +69,7 @@ class AiohttpConnection(RequestHandler):
         self._callers = callers
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
-        self._broken = False  # was the body found to be?
+        self._incoming = Incoming()
         self.answered_here = False  # is an answer of our own being made?
         self._done: asyncio.Future[bool] | None = None
         self._body_wait: asyncio.Timeout | None = None
@@ -120,6 +119,7 @@ class AiohttpConnection(RequestHandler):
         elif self.answered_here and self._task_handler is not None:
             self._task_handler.cancel()
         super().connection_lost(exc)
+        self._incoming = Incoming()  # or they would hold each other
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         if self._reading_paused:  # aiohttp calls it after every read of a body, which costs a parse and a wake-up
@@ -127,7 +127,7 @@ class AiohttpConnection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         if not data:  # aiohttp, to go on with what it holds
-            super().data_received(data)
+            self._parse(data)
             return
         if self.tunnel is not None:
             self.tunnel.from_caller(data)
@@ -142,12 +142,9 @@ class AiohttpConnection(RequestHandler):
         self._arrived_bytes += len(data)
         self._last_bytes = (self._last_bytes + data[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]
         self._waiting_since_s = 0.0
-        super().data_received(data)
+        self._parse(data)
         if phase is BODY:
             self.deadline_s = self._callers.clock() + self._callers.limits.body_timeout_s
-            if self._body_broken():
-                self._broken = True  # and stays so though its end should arrive
-                self._interrupt()
         elif phase in (IDLE, HEAD) and self._request_count != before:
             self._phase, self.deadline_s = EXCHANGE, math.inf  # its handler begins in a moment
         if self._arrived_bytes > MAX_HEAD_BYTES:
@@ -155,22 +152,19 @@ class AiohttpConnection(RequestHandler):
             if self._phase is HEAD and self._arrived_bytes > MAX_TARGET_BYTES + MAX_HEAD_BYTES:
                 self._answer_and_close(head_too_large())
 
+    def _parse(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        new = self._request_count - before
+        begun = [self._messages[at] for at in range(-new, 0)] if new else ()
+        paused = self._reading_paused or self._buffer_paused
+        self._incoming.read(len(data), begun, paused=paused, whole=self._last_bytes.endswith(b"\r\n\r\n"))
+
     def eof_received(self) -> bool:  # type: ignore[override] # True keeps our side open
         return self.tunnel is not None and self.tunnel.caller_eof()
 
     def _body_arrived(self) -> bool:
         return self._current_request is None or self._current_request.content.is_eof()
-
-    def _body_broken(self) -> bool:
-        """Can the rest of the body never come? Before its end, all that aiohttp can queue is a parse error."""
-        if self._body_arrived():
-            return False
-        content = cast("web.BaseRequest", self._current_request).content
-        return bool(self._messages) or self._arrived_bytes > MAX_OVERHEAD_BYTES + 16 * content.total_bytes
-
-    def _parse_error(self) -> ProxyError:
-        queued = self._messages[0][0] if self._messages else None
-        return as_proxy_error(getattr(queued, "exc", None))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -262,7 +256,7 @@ class AiohttpConnection(RequestHandler):
         """A request's head is complete. Raises ConnectionResetError if the connection has been given up meanwhile."""
         self._refuse_to_go_on()
         self._phase = EXCHANGE
-        self._early_bytes = self._broken = self.answered_here = False
+        self._early_bytes = self.answered_here = False
         self.deadline_s = math.inf
 
     def begin_tunnel(self, tunnel: Tunnel) -> None:
@@ -277,26 +271,23 @@ class AiohttpConnection(RequestHandler):
 
         Raises RequestTimeout or MalformedRequest.
         """
-        if self._body_broken():
-            raise self._parse_error()
         self._phase = BODY
         since_s = self._waiting_since_s or self._callers.clock()
         self.deadline_s = since_s + self._callers.limits.body_timeout_s
         try:
             async with asyncio.timeout(None) as self._body_wait:
-                return await content.readany()
+                piece = await content.readany()
         except TimeoutError:
             if self.exchange is not None and self.exchange.ended:
                 return b""
-            if self._broken or self._body_broken():
-                raise self._parse_error() from None
             raise RequestTimeout("The body of the request did not arrive in time.") from None
-        except web.RequestPayloadError:
-            raise self._parse_error() from None
         finally:
             self._body_wait = None
             self._phase = EXCHANGE
             self.deadline_s = math.inf
+        if (error := content.exception()) is not None:  # came while this woke
+            raise error
+        return piece
 
     def _interrupt(self) -> None:
         """Wake the handler that waits for the body."""

@@ -14,6 +14,7 @@ from proxy.benchmark.sample import Sample
 from proxy.benchmark.target import Target
 from proxy.cli.bench import bench
 from proxy.simulation import Behaviour, SimulatedUpstream
+from tests.support.patience import PATIENCE_S
 from tests.support.scripted import ScriptedUpstream, answering, answering_then_closing
 
 FIRST_S, TOKEN_S = 0.25, 0.0625  # sums of these are exact
@@ -57,7 +58,7 @@ class Lockstep:
         self._moved.set()
 
     async def sleep(self, seconds: float) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while self.read < self.sent:
                 self._moved.clear()
                 await self._moved.wait()
@@ -153,7 +154,7 @@ def background() -> Iterator[Background]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    yield lambda awaitable: asyncio.run_coroutine_threadsafe(awaitable, loop).result(10)  # type: ignore[arg-type]
+    yield lambda awaitable: asyncio.run_coroutine_threadsafe(awaitable, loop).result(PATIENCE_S)  # type: ignore[arg-type]
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
     loop.close()

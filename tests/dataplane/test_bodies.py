@@ -11,11 +11,21 @@ from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, answering, whole
 
 MIB = 1024 * 1024
+BLOCK_BYTES = 256 * 1024  # what uvloop reads at once
+LAST = b"0\r\n\r\n"
 CHUNKED = b"POST /v1/files HTTP/1.1\r\nHost: proxy\r\n" + CLIENT + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def received(running: RunningProxy, raw: bytes, *, block_bytes: int = BLOCK_BYTES) -> None:
+    """The only connection receives `raw` in large blocks, within one turn of the loop if nothing makes it wait."""
+    await running.until(lambda: bool(running.serinus.data_plane.callers.open))
+    for at in range(0, len(raw), block_bytes):
+        await running.until(lambda: the_connection(running).wire.is_reading())
+        the_connection(running).data_received(raw[at : at + block_bytes])
 
 
 def announced(size: int) -> bytes:
@@ -88,6 +98,33 @@ async def test_body_arrives_whatever_its_size(size, framing, scripted, proxy):
     assert request.body == body
     await running.until_logged()
     assert outcomes(running) == {"ok": 1}
+
+
+@pytest.mark.parametrize("size", [1, 16_384, 16_385, 100_000])
+@pytest.mark.parametrize("one", [chunk(b"x"), b"0000001\r\nx\r\n"], ids=["short", "with zeros"])
+async def test_chunks_of_one_byte_are_a_body_as_any(size, one, scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await RawCaller.connect(running.port)
+    await received(running, CHUNKED + one * size + LAST)
+    assert (await caller.answer()).status == 200
+    assert upstream.requests[0].body == b"x" * size
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_comes_before_and_behind_chunks_is_not_taken_for_theirs(together, scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await RawCaller.connect(running.port)
+    before, behind = get() * 2000 + CHUNKED + chunk(b"ab"), chunk(b"cd") + LAST + get() * 2000
+    await received(running, before + behind if together else before)
+    for _ in range(2000):
+        assert (await caller.answer()).status == 200
+    if not together:
+        await running.until(lambda: waits_for_body(running))
+        await received(running, behind)
+    assert (await caller.answer()).status == 200
+    assert upstream.requests[-1].body == b"abcd"
 
 
 async def test_body_within_the_buffer_is_sent_with_a_length(scripted, proxy):
@@ -256,14 +293,61 @@ async def test_broken_chunk_is_refused_at_once(name, rest, scripted, proxy):
     assert upstream.requests == []
 
 
+EXTENSION = chunk(b"abcde").replace(b"\r\n", b";" + b"x" * 2 * MIB + b"\r\n", 1)
+ENDLESS = {
+    "extension of the first chunk": CHUNKED + EXTENSION + LAST,
+    "extension of another": CHUNKED + chunk(b"x") * 9 + EXTENSION + LAST,
+    "extension of the last": CHUNKED + chunk(b"x") + LAST.replace(b"\r\n", b";" + b"x" * 2 * MIB + b"\r\n", 1),
+    "extensions of many": CHUNKED + chunk(b"x").replace(b"\r\n", b";" + b"x" * 400 + b"\r\n", 1) * 5000 + LAST,
+    "extension, then a trailer": CHUNKED + EXTENSION + LAST[:-2] + b"X-Zebra: 1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("behind", [b"", get(), get()[:20]], ids=["nothing", "a request", "a part of one"])
+@pytest.mark.parametrize("before", [b"", get()], ids=["nothing", "a request"])
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_endless_framing_is_refused_though_it_arrives_in_one_turn(name, before, behind, scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await RawCaller.connect(running.port)
+    await received(running, before + ENDLESS[name] + behind)
+    if before:
+        assert (await caller.answer()).status == 200
+    assert (await caller.answer()).status == 400
+    assert await caller.read_rest() == b""
+    assert len(upstream.requests) == bool(before)
+
+
+@pytest.mark.parametrize("name", [name for name in ENDLESS if "trailer" not in name])
+async def test_endless_framing_is_refused_though_it_arrives_in_one_block(name, scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await RawCaller.connect(running.port)
+    await received(running, ENDLESS[name], block_bytes=len(ENDLESS[name]))
+    assert (await caller.answer()).status == 400
+    assert await caller.read_rest() == b""
+    assert upstream.connections == 0
+
+
 async def test_body_that_was_found_broken_stays_so_though_its_end_arrives(scripted, proxy):
     upstream = await scripted(answering(whole(b"{}")))
     running = await proxy(config_for(upstream.url))
     caller = await begun(running, "chunks, in the buffer")
-    await caller.send(b"5;" + b"x" * 70_000)
     connection = the_connection(running)
-    await running.until(lambda: connection._body_wait is None)
-    connection.data_received(b"\r\nabcde\r\n0\r\n\r\n")  # before its handler wakes
+    connection.data_received(b"5;" + b"x" * 70_000)
+    connection.data_received(b"\r\nabcde\r\n" + LAST)  # before its handler wakes
+    assert (await caller.answer()).status == 400
+    assert await caller.read_rest() == b""
+    assert upstream.connections == 0
+
+
+async def test_body_is_found_broken_though_its_handler_was_about_to_read_it(scripted, proxy):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url))
+    caller = await begun(running, "chunks, in the buffer")
+    connection = the_connection(running)
+    connection.data_received(chunk(b"x"))
+    connection.data_received(EXTENSION + LAST)
     assert (await caller.answer()).status == 400
     assert await caller.read_rest() == b""
     assert upstream.connections == 0

@@ -13,6 +13,7 @@ from proxy.dataplane.aiohttp_connection import AiohttpConnection
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.fast_lane import FastConnection
 from tests.support.lanes import has_begun_a_head, holds_more, is_idle, the_connection
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import RawCaller, ask, get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, ScriptedUpstream, answering, whole
@@ -275,7 +276,7 @@ async def test_caller_that_does_not_read_pauses_its_upstream_and_is_cut_at_last(
     assert held.get_write_buffer_size() <= 256 * KIB
     running.pass_time(59)
     assert not exchange.ended
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not exchange.ended:
             assert held.get_write_buffer_size() <= 256 * KIB
             running.pass_time(61)

@@ -1,11 +1,10 @@
 """The machine under the proxy misbehaves: a full disk, no descriptors left, a wall clock that jumps.
 
-What a wire can do is in test_faults.py.
+What a wire can do is in test_faults.py. Some need Linux: its /proc and prlimit.
 """
 
 import asyncio
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,6 @@ from tests.support.raw import RawCaller, ask, get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, Held, ScriptedUpstream, answering, whole
 
-ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc and prlimit are Linux's")
 STREAM = get(b"/v1/stream")
 
 
@@ -55,7 +53,6 @@ async def streaming(port: int) -> RawCaller:
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
 
-@ON_LINUX
 @pytest.mark.parametrize("output", [Output, NoReader, NobodyReads, FullFile], indirect=True)
 async def test_callers_are_served_though_no_line_can_be_written(output, process, vendor):
     await process.start(output)
@@ -69,7 +66,6 @@ async def test_callers_are_served_though_no_line_can_be_written(output, process,
     assert await process.ended() == 0
 
 
-@ON_LINUX
 @pytest.mark.parametrize("output", [NoReader, NobodyReads, FullFile], indirect=True)
 async def test_lines_are_written_again_when_there_is_room(output, process):
     await process.start(output)
@@ -102,7 +98,6 @@ async def is_served(caller: RawCaller) -> bool:
         return False
 
 
-@ON_LINUX
 @pytest.mark.parametrize("output", [Output], indirect=True)
 async def test_without_descriptors_it_serves_who_is_there_and_others_when_they_have_left(output, process, vendor):
     await process.start(output)

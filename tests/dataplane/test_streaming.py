@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import CLIENT, Answer, RawCaller, ask, get, post
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import Conversation, ScriptedUpstream, answering, whole
@@ -236,7 +237,7 @@ def in_turns(events: list[bytes], head: bytes, turns: "asyncio.Queue[None]", *, 
 
 
 async def assert_next(caller: RawCaller, expected: bytes) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert await caller.reader.readexactly(len(expected)) == expected
 
 

@@ -9,6 +9,7 @@ import pytest
 from proxy.dataplane.account import CLIENT_CLOSED_REQUEST
 from tests.dataplane.test_callers import codes, counted, outcomes
 from tests.support.lanes import the_connection
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import RawCaller, ask, get
 from tests.support.running import RunningProxy, config_for
 from tests.support.scripted import answering, whole
@@ -364,10 +365,10 @@ async def test_caller_that_never_reads_is_cut_at_last(scripted, proxy):
     sending = asyncio.get_running_loop().create_task(pushed(ends.talk.send, 64 * MIB))
     await running.until(lambda: the_connection(running).writing_paused)
     tunnel = tunnel_of(running)
-    await turns(running)
-    running.pass_time(59)
+    await turns(running)  # which may take more than a second
+    running.pass_time(tunnel.deadline_s - running.clock() - 1)
     assert not tunnel.ended
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not tunnel.ended:
             running.pass_time(61)
             await asyncio.sleep(0)

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Self
 
+from tests.support.patience import PATIENCE_S
+
 BLOCK_BYTES = 65536
 
 
@@ -246,7 +248,7 @@ class FaultProxy:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that has passed here makes `condition` true."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110 - any state may be asked for
                 await asyncio.sleep(0)
 

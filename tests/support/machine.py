@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import proxy as package
+from tests.support.patience import PATIENCE_S
 from tests.support.running import config_for
 from tests.support.scripted import Conversation, Held, ScriptedUpstream, whole
 
@@ -31,7 +32,7 @@ NAPS_AT_REST = 3  # it looks at its limits ten times a second, and sleeps in bet
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the process has made `condition` true, which nothing here would be told of."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - any state may be asked for
             await asyncio.sleep(0)
 
@@ -166,7 +167,7 @@ class Process:
 
     async def ended(self) -> int:
         """Its exit code."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._process.wait()
 
     async def kill(self) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import socket
 from dataclasses import dataclass, field
 
+from tests.support.patience import PATIENCE_S
+
 CLIENT = b"Authorization: Bearer client-key\r\n"
 
 
@@ -67,13 +69,13 @@ class RawCaller:
             await asyncio.sleep(0)
 
     async def read_until(self, mark: bytes) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.readuntil(mark)
 
     async def read_rest(self) -> bytes:
         """All bytes until the connection ends; a reset counts as an end."""
         got = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 while piece := await self.reader.read(65536):
                     got += piece
@@ -83,7 +85,7 @@ class RawCaller:
 
     async def answer(self, *, to_head: bool = False) -> Answer:
         """The next answer, read as its own framing says. `to_head`: the request was a HEAD."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             head = await self.reader.readuntil(b"\r\n\r\n")
             line, *lines = head[:-4].split(b"\r\n")
             version, status, *reason = line.split(b" ", 2)

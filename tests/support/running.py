@@ -12,6 +12,7 @@ from proxy.controlplane.load import parse
 from proxy.main import Serinus
 from proxy.obs.log import Log
 from proxy.state.live import KeyLive
+from tests.support.patience import PATIENCE_S
 
 
 class Clock:
@@ -56,7 +57,7 @@ class RunningProxy:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the proxy's own state makes `condition` true, turn by turn of the loop."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110 - any of its state may be asked for
                 await asyncio.sleep(0)
 

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from tests.support.patience import PATIENCE_S
+
 
 @dataclass
 class Received:
@@ -175,7 +177,7 @@ class ScriptedUpstream:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that the upstream has seen makes `condition` true."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()

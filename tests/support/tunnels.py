@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from proxy.dataplane.tunnel import Tunnel
 from tests.support.lanes import the_connection
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import CLIENT, Answer, RawCaller
 from tests.support.running import RunningProxy
 from tests.support.scripted import Conversation, Received, ScriptedUpstream
@@ -80,12 +81,12 @@ def tunnel_of(running: RunningProxy) -> Tunnel:
 
 
 async def at_upstream(ends: Ends, size: int) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await ends.talk.reader.readexactly(size)
 
 
 async def at_caller(ends: Ends, size: int) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await ends.caller.reader.readexactly(size)
 
 

@@ -150,7 +150,8 @@ class Life:
 
     async def bad_configurations(self) -> None:
         good = self._process.file.read_text()
-        for right, wrong in (("value: env:UPSTREAM_KEY", "value: env:sk-S3CR3T"), ("routes:", "roots: S3CR3T\nroutes:")):
+        mistakes = {"value: env:UPSTREAM_KEY": "value: env:sk-S3CR3T", "routes:": "roots: S3CR3T\nroutes:"}
+        for right, wrong in mistakes.items():
             self._process.file.write_text(good.replace(right, wrong))
             await self.admin("POST", "/reload", expected=422)
             await self.command("check", str(self._process.file), code=1)

@@ -123,13 +123,13 @@ class AdminApi:
                 return body
             raise AdminUnavailable(f"{self.url} answers {error.code}: {_said(body)}") from None
         except (OSError, ValueError) as error:
-            raise AdminUnavailable(f"{self.url} does not answer: {reason(error)}. {_hint(error)}") from None
+            raise AdminUnavailable(f"{self.url} does not answer: {reason(error).rstrip('.')}. {_hint(error)}") from None
 
 
 def _hint(error: Exception) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return "--cacert names a file of whom to believe."
+        return "--cacert names whom to believe: its authority, or its own certificate, which may have any name."
     if isinstance(cause, ConnectionResetError | ssl.SSLError):
         return "Is it the admin API? With admin.tls it is https://…, and with client_ca there it wants a --cert."
     return "Is it the address of the admin API?"

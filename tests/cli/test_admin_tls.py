@@ -106,7 +106,7 @@ async def test_unknown_authority_is_told_with_what_helps(authority, serving):
     asked = await call("status", "--admin", f"https://localhost:{port}")
     assert asked.exit_code == 1
     assert "certificate" in asked.output
-    assert "--cacert names a file of whom to believe." in asked.output
+    assert "--cacert names whom to believe" in asked.output
 
 
 async def test_certificate_is_shown_where_one_is_needed(authority, serving):

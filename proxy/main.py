@@ -19,7 +19,8 @@ from proxy import __version__
 from proxy.controlplane.admin import Admin
 from proxy.controlplane.admin_keys import AdminKeys
 from proxy.controlplane.audit import Audit
-from proxy.controlplane.build import build, listener_tls
+from proxy.controlplane.build import build
+from proxy.controlplane.certificates import Certificates
 from proxy.controlplane.checks import Checks
 from proxy.controlplane.client_store import ClientStore
 from proxy.controlplane.clients import Clients
@@ -48,6 +49,7 @@ Environ = Callable[[], Mapping[str, str]]
 clock = time.monotonic  # noqa: TID251 - the one clock; everything below is handed it
 wall_clock = time.time  # noqa: TID251 - for what others date: nothing here expires by it
 DRAIN_LOOK_S = 0.05
+LOOK_S = 60.0  # at certificates: of some changes nobody is told, as on network file systems
 GC_ALLOCATIONS = 50_000
 
 
@@ -72,7 +74,7 @@ class Serinus:
         settings = loaded.settings
         self.settings, self.log = settings, log
         self.registry, self.metrics = Registry(clock), Metrics()
-        self._tls = [listener_tls(index, listener) for index, listener in enumerate(settings.listen)]
+        self.certificates = Certificates(settings, wall_clock, log)
         self.keyring = Keyring(settings, self.registry, clock, random.random, log)
         state_dir = settings.state_dir.absolute()
         store = KeyStore(state_dir, loaded.vault, log)
@@ -100,9 +102,12 @@ class Serinus:
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
-        reporter = Reporter(snapshots, self.registry, self._recent, clock, self.metrics.connections, self.keyring)
+        reporter = Reporter(
+            snapshots, self.registry, self._recent, clock, self.metrics.connections, self.keyring, self.certificates
+        )
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended
+        self.metrics.certificates = self.certificates.expiries
         self.targets = Targets(settings, clock, log)
         self.reloader = Reloader(
             path,
@@ -114,6 +119,7 @@ class Serinus:
             self.clients,
             self.data_plane.swap,
             self.targets,
+            self.certificates,
             log,
         )
         self.keyring.on_change = self._keys_changed
@@ -122,7 +128,8 @@ class Serinus:
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
         self.secret_files = SecretFiles(loaded.secret_files, self.reloader.reload, log)
-        self.reloader.on_applied = lambda loaded: self.secret_files.watch(loaded.secret_files)
+        self.certificate_files = SecretFiles(self.certificates.files, self.certificates.renew, log, LOOK_S)
+        self.reloader.on_applied = self._watch
         self._tasks = Tasks()
         self.ready = False
         keys = AdminKeys(self.keyring, self.recorder, clock, self.data_plane.cut_holders)
@@ -140,12 +147,14 @@ class Serinus:
         self.data_plane.watch.add(self.clients)
         if isinstance(self._access, AccessLines):
             self.data_plane.watch.add(self._access)
-        self.admin_address = await _bound(self.admin.start(), str(self.settings.admin.listen))
-        for listener, tls in zip(self.settings.listen, self._tls, strict=True):
-            address = listener.address
+        admin = self.admin.start(self.certificates.handshakes("admin"))
+        self.admin_address = await _bound(admin, str(self.settings.admin.listen))
+        for index, listener in enumerate(self.settings.listen):
+            address, tls = listener.address, self.certificates.handshakes("listen", index)
             self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
         self._tasks.spawn(self.checks.run())
         self._tasks.spawn(self.secret_files.run())
+        self._tasks.spawn(self.certificate_files.run())
         self._tasks.spawn(self.targets.run(self.reloader.rebuild))
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
@@ -153,6 +162,10 @@ class Serinus:
     async def stop_checking(self) -> None:
         """No more active checks, and no more looking for targets."""
         await self._tasks.close()
+
+    def _watch(self, loaded: Loaded) -> None:
+        self.secret_files.watch(loaded.secret_files)
+        self.certificate_files.watch(self.certificates.files)
 
     def _keys_changed(self) -> None:
         self.reloader.renew()

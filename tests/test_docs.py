@@ -21,6 +21,7 @@ def exported() -> set[str]:
     metrics.outcomes = lambda: [("some", "ok", 1)]
     metrics.members = lambda: [MemberState("pool", "some", True, 1)]
     metrics.pools = lambda: [PoolState("pool", {"connect": 1}, 1)]
+    metrics.certificates = lambda: [("127.0.0.1:8443", 1.0)]
     metrics.series(SeriesLabels("/v1", "pool", "some")).count(200)
     text, _ = metrics.render("text/plain")
     families = text_string_to_metric_families(text.decode())

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from proxy.controlplane.state_dir import locked
+from tests.support.authority import Authority, shown, written
 from tests.support.process import SerinusProcess
 from tests.support.raw import RawCaller, ask, get
 from tests.support.running import config_for
@@ -99,6 +100,27 @@ async def test_key_in_a_file_is_rotated_by_whoever_writes_it(serinus, scripted, 
     assert (seen[0], seen[-1]) == (b"Bearer first", b"Bearer second")
 
 
+async def test_certificate_is_renewed_by_whoever_writes_it(serinus, tmp_path):
+    mounted = tmp_path / "mounted"  # as Kubernetes does it
+    mounted.mkdir()
+    for version in ("first", "second"):
+        cert, key = Authority(mounted / version).issue("localhost")
+    (mounted / "..data").symlink_to("first")
+    for file in (cert, key):
+        (mounted / file.name).symlink_to(f"..data/{file.name}")
+    tls = f"tls: {{cert: mounted/{cert.name}, key: mounted/{key.name}}}"
+    listen = f"listen: [{{address: 127.0.0.1:0, {tls}}}]"
+    config = ADMIN.replace("listen: 127.0.0.1:0", listen, 1) + config_for(UP, clients=False, keys=False)
+    await serinus.start(config)
+    port = await serinus.serving()
+    assert await shown(port) == written(mounted / "first" / cert.name)
+    (mounted / "..next").symlink_to("second")
+    (mounted / "..next").rename(mounted / "..data")
+    renewed = await serinus.until("certificate_renewed")
+    assert renewed["listener"] == "127.0.0.1:0"
+    assert await shown(port) == written(cert)
+
+
 # --- ending ------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +205,7 @@ async def test_port_that_is_taken_is_named(serinus, which):
 
 async def test_unusable_certificate_is_named(serinus, tmp_path):
     (tmp_path / "pem").write_text("nothing of the kind\n")
+    (tmp_path / "pem").chmod(0o600)
     listen = "listen: [{address: 127.0.0.1:0, tls: {cert: pem, key: pem}}]"
     await serinus.start(ADMIN.replace("listen: 127.0.0.1:0", listen, 1) + config_for(UP, clients=False, keys=False))
     assert await serinus.ended() == 1

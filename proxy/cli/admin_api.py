@@ -1,6 +1,7 @@
 """Asking a running proxy: the options that all such commands have, and the call."""
 
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 import msgspec
 
+from proxy.cli.admin_tls import opener
 from proxy.controlplane.key_status import KeyStatus
 from proxy.controlplane.recorder import Audited
 from proxy.controlplane.secrets import SecretReader
@@ -24,12 +26,36 @@ T = TypeVar("T")
 TIMEOUT_S = 10.0
 DEFAULT = "http://127.0.0.1:9090"
 TOKEN_VARIABLE = "SERINUS_ADMIN_TOKEN"  # noqa: S105 - its name
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _address = click.option(
     "--admin", default=DEFAULT, envvar="SERINUS_ADMIN", show_default=True, show_envvar=True, help="The admin API."
 )
 _token = click.option(
     "--token", help=f"env:NAME, file:/path or the token. [default: env:{TOKEN_VARIABLE}, if it is set]"
+)
+_cacert = click.option(
+    "--cacert",
+    type=_FILE,
+    envvar="SERINUS_ADMIN_CACERT",
+    show_envvar=True,
+    help="Whom to believe over https: its authority's certificates, or its own, then whatever its name. "
+    "[default: the system's]",
+)
+_cert = click.option(
+    "--cert",
+    type=_FILE,
+    envvar="SERINUS_ADMIN_CERT",
+    show_envvar=True,
+    help="A certificate to show, where one is needed.",
+)
+_key_file = click.option(
+    "--key",
+    "key_file",
+    type=_FILE,
+    envvar="SERINUS_ADMIN_KEY",
+    show_envvar=True,
+    help="Its private key, if it is not in the same file.",
 )
 
 
@@ -45,6 +71,7 @@ class AdminUnavailable(click.ClickException):
 class AdminApi:
     url: str
     token: Secret | None
+    opener: urllib.request.OpenerDirector
 
     def status(self, window_s: float) -> Status:
         """Raises AdminUnavailable."""
@@ -88,7 +115,7 @@ class AdminApi:
         if self.token is not None:
             request.add_header("authorization", f"Bearer {self.token.reveal()}")
         try:
-            with _opener.open(request, timeout=TIMEOUT_S) as answer:
+            with self.opener.open(request, timeout=TIMEOUT_S) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             body = error.read()
@@ -96,13 +123,16 @@ class AdminApi:
                 return body
             raise AdminUnavailable(f"{self.url} answers {error.code}: {_said(body)}") from None
         except (OSError, ValueError) as error:
-            raise AdminUnavailable(
-                f"{self.url} does not answer: {reason(error)}. Is it the address of the admin API?"
-            ) from None
+            raise AdminUnavailable(f"{self.url} does not answer: {reason(error).rstrip('.')}. {_hint(error)}") from None
 
 
-# Not by way of the environment's proxies: it is a matter between this command and a Serinus.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _hint(error: Exception) -> str:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "--cacert names whom to believe: its authority, or its own certificate, which may have any name."
+    if isinstance(cause, ConnectionResetError | ssl.SSLError):
+        return "Is it the admin API? With admin.tls it is https://…, and with client_ca there it wants a --cert."
+    return "Is it the address of the admin API?"
 
 
 def _said(body: bytes) -> str:
@@ -116,10 +146,13 @@ def with_admin(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options, and hands the command an `AdminApi` as `api`."""
 
     @wraps(command)
-    def called(*, admin: str, token: str | None, **options: Any) -> Any:
-        return command(api=AdminApi(_checked(admin), _secret(token)), **options)
+    def called(
+        *, admin: str, token: str | None, cacert: Path | None, cert: Path | None, key_file: Path | None, **options: Any
+    ) -> Any:
+        url = _checked(admin)
+        return command(api=AdminApi(url, _secret(token), opener(url, cacert, cert, key_file)), **options)
 
-    return _address(_token(called))
+    return _address(_token(_cacert(_cert(_key_file(called)))))
 
 
 def _checked(url: str) -> str:

@@ -11,10 +11,11 @@ from rich.text import Text
 
 from proxy.cli.environment import env_file_option, environment
 from proxy.controlplane.build import prove
+from proxy.controlplane.certificates import expiring
 from proxy.controlplane.load import load
 from proxy.controlplane.probe import Probed, probe_all
 from proxy.controlplane.problems import ConfigInvalid, Problem, path_text
-from proxy.main import clock
+from proxy.main import clock, wall_clock
 from proxy.model.settings import Settings
 
 Problems = tuple[Problem, ...]
@@ -38,7 +39,8 @@ def check(file: Path, env_file: Path | None, probe: bool, as_json: bool) -> None
         prove(loaded.settings)
         if probe:
             probes = asyncio.run(probe_all(loaded.settings, clock))
-        warnings, verdict = loaded.warnings, f"ok: {summary(loaded.settings)}"
+        warnings = (*loaded.warnings, *expiring(loaded.settings, wall_clock()))
+        verdict = f"ok: {summary(loaded.settings)}"
     except ConfigInvalid as invalid:
         problems, warnings = invalid.problems, invalid.warnings
         verdict = f"not valid: {counted(len(problems), 'problem')}"

@@ -11,7 +11,16 @@ from rich.text import Text
 
 from proxy.cli.admin_api import AdminApi, AdminUnavailable, with_admin
 from proxy.cli.parameters import Duration
-from proxy.cli.status_view import Trends, audit_view, headline, keys_table, pools_table, reload_line, upstreams_table
+from proxy.cli.status_view import (
+    Trends,
+    audit_view,
+    certificate_lines,
+    headline,
+    keys_table,
+    pools_table,
+    reload_line,
+    upstreams_table,
+)
 from proxy.controlplane.recorder import Audited
 from proxy.controlplane.status import Status
 
@@ -94,6 +103,7 @@ def view(found: Status, trends: Trends | None = None) -> Group:
     parts: list[RenderableType] = [headline(found)]
     if (reloaded := reload_line(found)) is not None:
         parts.append(reloaded)
+    parts += certificate_lines(found)
     parts += ["", upstreams_table(found, trends), "", pools_table(found)]
     if (keys := keys_table(found)) is not None:
         parts += ["", keys]

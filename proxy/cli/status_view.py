@@ -64,6 +64,13 @@ def reload_line(status: Status) -> Text | None:
     return Text("last reload: rejected: " + "; ".join(last["problems"]), "red")
 
 
+def certificate_lines(status: Status) -> Iterable[Text]:
+    """Of those that somebody has to look after."""
+    for listener, certificate in status.certificates.items():
+        if certificate.remark:
+            yield Text(f"certificate of {listener}: {certificate.remark}", "red")
+
+
 def upstreams_table(status: Status, trends: Trends | None = None) -> Table:
     """With a line of bars for each, if there are `trends`."""
     table = _table("upstream", "health", "in\nflight", "req/s", "failed", FIRST_BYTE, "whole ms\np50 / p95")

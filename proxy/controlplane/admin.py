@@ -1,5 +1,6 @@
 """The admin API: health, metrics, status, reload. A listener of its own, never on the public port."""
 
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from hashlib import sha256
@@ -57,12 +58,12 @@ class Admin:
         )
         return app
 
-    async def start(self) -> tuple[str, int]:
+    async def start(self, tls: ssl.SSLContext | None) -> tuple[str, int]:
         """Listen on the configured address. Returns what it became. Raises OSError."""
         self._runner = web.AppRunner(self.app(), access_log=None, handler_cancellation=True)
         await self._runner.setup()
         address = self._settings.listen
-        await web.TCPSite(self._runner, address.host, address.port).start()
+        await web.TCPSite(self._runner, address.host, address.port, ssl_context=tls).start()
         bound = self._runner.addresses[0]
         return str(bound[0]), int(bound[1])
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from urllib.parse import quote
 
+from proxy.controlplane.certificates import read_all
 from proxy.controlplane.clients import Clients
 from proxy.controlplane.globs import compiled
 from proxy.controlplane.problems import ConfigInvalid, Problem
@@ -83,7 +84,7 @@ def _cors(cors: s.Cors | None) -> Cors | None:
 def prove(settings: s.Settings) -> None:
     """Build everything and throw it away. Raises ConfigInvalid, as serving these settings would."""
     attempts: list[Callable[[], object]] = [partial(build, settings, Registry(), Metrics(), generation=0)]
-    attempts += [partial(listener_tls, index, listener) for index, listener in enumerate(settings.listen)]
+    attempts.append(partial(read_all, settings))
     problems: list[Problem] = []
     for attempt in attempts:
         try:
@@ -92,26 +93,6 @@ def prove(settings: s.Settings) -> None:
             problems += invalid.problems
     if problems:
         raise ConfigInvalid(tuple(problems))
-
-
-def listener_tls(index: int, listener: s.Listener) -> ssl.SSLContext | None:
-    """What the listener shows its callers; None for plain HTTP. Raises ConfigInvalid."""
-    if listener.tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(listener.tls.cert, listener.tls.key, _refuse_passphrase)
-    except OSError as error:  # ssl.SSLError is one
-        why = getattr(error, "reason", None) or error.strerror or error
-        message = f"the certificate and key cannot be used together ({why})"
-        raise ConfigInvalid((Problem(("listen", index, "tls"), None, message),)) from None
-    return context
-
-
-def _refuse_passphrase() -> str:
-    """Left to itself, OpenSSL asks the terminal for the passphrase of a key, and waits."""
-    raise OSError("the key has a passphrase")
 
 
 def _deployment_id(settings: s.Settings) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxy.controlplane.document import Document
 from proxy.controlplane.problems import Path, Problem
-from proxy.controlplane.secrets import SecretReader
+from proxy.controlplane.secrets import SecretReader, read_private
 from proxy.controlplane.shape import closest
 from proxy.controlplane.vault import MasterKey
 from proxy.model.address import Address
@@ -34,8 +34,7 @@ SECRETS: tuple[Pattern, ...] = (
     ("client_pepper",),
 )
 FILES: tuple[Pattern, ...] = (
-    ("listen", ANY, "tls", "cert"),
-    ("listen", ANY, "tls", "key"),
+    *((*listener, "tls", file) for listener in (("listen", ANY), ("admin",)) for file in ("cert", "key", "client_ca")),
     ("upstreams", ANY, "tls", "ca"),
 )
 
@@ -218,16 +217,26 @@ def _shared_secrets(data: Any, secrets: SecretReader) -> Iterator[Finding]:
 def _files(data: Any, locate: Callable[[FilePath], FilePath]) -> Iterator[Finding]:
     for pattern in FILES:
         for path, text in texts(data, *pattern):
-            file = locate(FilePath(text))
-            try:
-                if not S_ISREG(file.stat().st_mode):
-                    yield path, f"{file} is not a file: name one in PEM format"
-                    continue
-                file.open("rb").close()
-            except OSError as error:
-                yield path, f"{file} cannot be read: {(error.strerror or 'no reason given').lower()}"
-            except ValueError:
+            if "\0" in text:
                 yield path, "not a path: write one without control characters"
+            elif message := _unusable(locate(FilePath(text)), private=path[-1] == "key"):
+                yield path, message
+
+
+def _unusable(file: FilePath, *, private: bool) -> str | None:
+    """Why it cannot be read, or must not be as it is."""
+    try:
+        if not S_ISREG(file.stat().st_mode):
+            return f"{file} is not a file: name one in PEM format"
+        if private:
+            read_private(file)
+        else:
+            file.open("rb").close()
+    except OSError as error:
+        return f"{file} cannot be read: {(error.strerror or 'no reason given').lower()}"
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _master_keys(data: Any, secrets: SecretReader) -> Iterator[Finding]:

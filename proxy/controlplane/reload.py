@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.controlplane.build import Addresses, build
+from proxy.controlplane.certificates import Certificates
 from proxy.controlplane.clients import Clients
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
@@ -19,6 +20,15 @@ from proxy.state.snapshot import Snapshot
 
 # Read once, when the process starts. A reload that changes one of them says so.
 _AT_START_ONLY = ("listen", "admin", "state_dir", "drain_timeout_s", "pre_drain_s", "downstream", "log")
+
+
+def _at_start(settings: Settings, name: str) -> object:
+    """What of it is read only then: not which files certificates are in."""
+    if name == "listen":
+        return [(listener.address, listener.tls is None) for listener in settings.listen]
+    if name == "admin":
+        return settings.admin.listen, settings.admin.tls is None, settings.admin.tokens
+    return getattr(settings, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +58,13 @@ class Reloader:
         clients: Clients,
         swap: Callable[[Snapshot], None],
         targets: Targets,
+        certificates: Certificates,
         log: Log,
     ) -> None:
         self._path, self._environ, self._started_with = path, environ, started_with
         self.settings = started_with  # in force
         self._registry, self._metrics, self._keyring, self._swap = registry, metrics, keyring, swap
-        self._clients, self._targets, self._log = clients, targets, log
+        self._clients, self._targets, self._certificates, self._log = clients, targets, certificates, log
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
@@ -74,16 +85,19 @@ class Reloader:
             try:
                 loaded = await asyncio.to_thread(load, self._path, self._environ())
                 self._check_exposure(loaded.settings)
+                certificates = await self._certificates.read_others(loaded.settings)
                 addresses = await self._targets.look_up(loaded.settings)
                 self._put_in_force(loaded.settings, addresses, self.generation + 1)
             except ConfigInvalid as invalid:
                 self.last = self._reject(invalid)
             else:
                 self._targets.use(loaded.settings, addresses)
+                self._certificates.use(certificates)
                 self.last = self._applied(loaded)
                 self._clients.take(loaded.settings)
                 self._keyring.take(loaded.settings, "reload")
                 self.on_applied(loaded)
+                await self._certificates.renew()
             return self.last
 
     async def rebuild(self, settings: Settings, changed: Addresses) -> None:
@@ -142,7 +156,7 @@ class Reloader:
         self._metrics.reloads["applied"] += 1
         warnings = tuple(map(str, loaded.warnings))
         changed = [
-            name for name in _AT_START_ONLY if getattr(loaded.settings, name) != getattr(self._started_with, name)
+            name for name in _AT_START_ONLY if _at_start(loaded.settings, name) != _at_start(self._started_with, name)
         ]
         need_restart = tuple(Settings.model_fields[name].alias or name for name in changed)
         say = self._log.warning if need_restart else self._log.info

@@ -1,4 +1,4 @@
-"""Files that hold secrets, watched: whoever writes a new key into one of them need not tell anybody.
+"""Files that hold secrets or certificates, watched: whoever writes a new one need not tell anybody.
 
 Directories are watched, not files: editors put a new file in the place of the old one, Kubernetes a new `..data` link.
 """
@@ -15,10 +15,12 @@ AGAIN_S = 5.0  # after a directory could not be watched: it may be there again
 
 
 class SecretFiles:
-    """`run` calls `on_change` when something has happened to one of `files`."""
+    """`run` calls `on_change` when something has happened to one of `files`, and every `look_s` in any case."""
 
-    def __init__(self, files: Collection[Path], on_change: Callable[[], Awaitable[object]], log: Log) -> None:
-        self._on_change, self._log = on_change, log
+    def __init__(
+        self, files: Collection[Path], on_change: Callable[[], Awaitable[object]], log: Log, look_s: float | None = None
+    ) -> None:
+        self._on_change, self._log, self._look_s = on_change, log, look_s
         self._others = asyncio.Event()  # other files are to be watched now
         self._files = frozenset(files)
 
@@ -43,7 +45,14 @@ class SecretFiles:
         if not folders:
             await self._others.wait()
             return
-        async for _ in awatch(*folders, watch_filter=self._concerns, stop_event=self._others, recursive=False):
+        async for _ in awatch(
+            *folders,
+            watch_filter=self._concerns,
+            stop_event=self._others,
+            recursive=False,
+            rust_timeout=None if self._look_s is None else round(self._look_s * 1000),
+            yield_on_timeout=self._look_s is not None,
+        ):
             await self._on_change()
 
     def _concerns(self, change: Change, path: str) -> bool:

@@ -93,7 +93,7 @@ class SecretReader:
         path = self.locate(Path(text))
         self.files.add(path.absolute())
         try:
-            content = _read_private(path)
+            content = read_private(path)
             value = content.decode()
         except UnicodeDecodeError:
             raise ValueError(f"{path} holds no text: write the secret into it as UTF-8") from None
@@ -117,7 +117,7 @@ class SecretReader:
         return text
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
     """The content of a file that not everybody may read. Raises ValueError and OSError."""
     # Not blocking: opening a pipe would wait for its writer. The checks look at what was opened, not at the path.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from proxy import __version__
+from proxy.controlplane.certificates import Certificates, CertificateStatus
 from proxy.controlplane.key_status import KeyStatus, key_statuses
 from proxy.controlplane.keyring import Keyring
 from proxy.obs.metrics import KeyState, MemberState, PoolState
@@ -84,6 +85,7 @@ class Status(msgspec.Struct, frozen=True):
     upstreams: dict[str, UpstreamStatus]
     pools: dict[str, PoolStatus]
     last_reload: dict[str, Any] | None = None
+    certificates: dict[str, CertificateStatus] = {}  # by listener
 
 
 class Reporter:
@@ -97,8 +99,10 @@ class Reporter:
         clock: Callable[[], float],
         connections: Callable[[], int],
         keyring: Keyring,
+        certificates: Certificates,
     ) -> None:
         self._snapshots, self._registry, self._recent, self._keyring = snapshots, registry, recent, keyring
+        self._certificates = certificates
         self._clock, self._connections = clock, connections
         self._started_s = clock()
 
@@ -142,6 +146,7 @@ class Reporter:
             },
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
+            certificates=self._certificates.status(),
         )
 
     def _upstream(

@@ -62,10 +62,17 @@ __all__ = [
 
 
 class ListenerTls(Record):
-    """The certificate a listener shows."""
+    """The certificate a listener shows, and whether callers must show one. Files that change are read again."""
 
     cert: LocalFile = Field(description="A PEM file: the certificate, then its chain. Relative to this file.")
-    key: LocalFile = Field(description="A PEM file: the certificate's private key. Relative to this file.")
+    key: LocalFile = Field(
+        description="A PEM file, not open to all users: the certificate's private key. Relative to this file."
+    )
+    client_ca: LocalFile | None = Field(
+        None,
+        description="A PEM file: the authorities of which one must have signed the certificate that a caller then has "
+        "to show. Relative to this file. Absent: callers need none.",
+    )
 
 
 class Listener(Record):
@@ -108,6 +115,7 @@ class Admin(Record):
         description="Who may use it. None: whoever reaches the listener, which must then be loopback. /livez, "
         "/readyz and /metrics need none.",
     )
+    tls: ListenerTls | None = Field(None, description="The certificate for HTTPS. Absent: plain HTTP.")
 
 
 class Downstream(Record):

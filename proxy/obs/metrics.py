@@ -89,6 +89,9 @@ class Metrics(Collector):
         self.members: Callable[[], Iterable[MemberState]] = tuple
         self.pools: Callable[[], Iterable[PoolState]] = tuple
         self.keys: Callable[[], Iterable[KeyState]] = tuple
+        self.certificates: Callable[[], Iterable[tuple[str, float]]] = (
+            tuple  # listener, end in seconds after 1970 began
+        )
         self.rotations: Mapping[str, int] = {}  # of keys, by how they ended
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -122,6 +125,12 @@ class Metrics(Collector):
         yield ended
         yield from self._pools()
         yield from self._keys()
+        expiry = GaugeMetricFamily(
+            "serinus_certificate_expiry_timestamp_seconds", "When a listener's certificate ends", labels=["listener"]
+        )
+        for listener, ends_s in self.certificates():
+            expiry.add_metric([listener], ends_s)
+        yield expiry
         yield GaugeMetricFamily("serinus_client_connections", "Open connections of callers", value=self.connections())
         yield GaugeMetricFamily(
             "serinus_config_generation", "Number of the configuration in force", value=self.generation

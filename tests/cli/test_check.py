@@ -1,6 +1,7 @@
 """`serinus check` and `serinus schema`, as a shell sees them."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 from proxy.cli.check import check
 from proxy.cli.environment import environment
 from proxy.cli.schema import schema
+from tests.support.authority import Authority
 
 VALID = """\
 listen: [127.0.0.1:8080, 127.0.0.1:8081]
@@ -120,3 +122,14 @@ def test_schema_is_json_schema() -> None:
     printed = json.loads(CliRunner().invoke(schema).stdout)
     assert printed["$schema"].startswith("https://json-schema.org/")
     assert {"listen", "upstreams", "pools", "routes"} <= printed["properties"].keys()
+
+
+@pytest.mark.usefixtures("keys")
+def test_certificate_that_ends_soon_is_a_warning(tmp_path: Path) -> None:
+    soon = datetime.now(UTC) + timedelta(days=9, hours=1)
+    cert, key = Authority(tmp_path / "authority").issue("localhost", not_after=soon)
+    result = run(tmp_path, VALID + f"admin: {{tls: {{cert: '{cert}', key: '{key}'}}}}\n")
+    warning, verdict = result.output.splitlines()
+    assert warning.startswith("warning: configuration: admin.tls.cert: expires at ")
+    assert warning.endswith("Z, in 9 days: renew it")
+    assert (verdict.endswith("(1 warning)"), result.exit_code) == (True, 0)

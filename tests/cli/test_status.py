@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import main
-from proxy.cli.status_view import Trends, headline, reload_line, upstreams_table
+from proxy.cli.status_view import Trends, certificate_lines, headline, reload_line, upstreams_table
+from proxy.controlplane.certificates import CertificateStatus
 from proxy.controlplane.status import Quantiles, Status, TargetStatus, Traffic, UpstreamStatus
 from tests.support.raw import ask, get
 from tests.support.running import config_for
@@ -140,6 +141,12 @@ def status(**fields) -> Status:
 def of_rate(rate: float) -> Status:
     traffic = Traffic(rate, 0.0, Quantiles(1.5, 20.0, 300.0), None)
     return status(upstreams={"up0": UpstreamStatus("http://x", "ok", 0, traffic, {}, {})})
+
+
+def test_certificates_that_want_looking_after_are_named():
+    certificates = {"a:1": CertificateStatus("2027-01-01T00:00:00Z", ""), "b:2": CertificateStatus("", "expires: …")}
+    lines = certificate_lines(status(certificates=certificates))
+    assert [line.plain for line in lines] == ["certificate of b:2: expires: …"]
 
 
 def test_targets_of_an_upstream_stand_below_it():

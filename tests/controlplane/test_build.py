@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from proxy.controlplane.build import build, listener_tls, prove
+from proxy.controlplane.build import build, prove
+from proxy.controlplane.certificates import read
 from proxy.controlplane.load import parse
 from proxy.controlplane.problems import ConfigInvalid, path_text
-from proxy.model.settings import Settings
+from proxy.model.settings import ListenerTls, Settings
 from proxy.obs.metrics import Metrics
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshot
@@ -50,6 +51,8 @@ def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty").touch()
     (folder / "text").write_text("no PEM at all\n")
     (folder / "bytes").write_bytes(b"\xff\xfe\x00")
+    for private in ("key", "other-key", "locked-key", "empty"):
+        (folder / private).chmod(0o640)
     return folder
 
 
@@ -190,15 +193,8 @@ def test_root_prefix_is_everything() -> None:
 # --- listeners ---------------------------------------------------------------------------------------------------
 
 
-def listening(pems: Path, cert: str, key: str) -> Settings:
-    listen = f"listen: [127.0.0.1:0, {{address: 127.0.0.1:1, tls: {{cert: '{pems / cert}', key: '{pems / key}'}}}}]"
-    return settings_of(config_for(URL, top=listen))
-
-
-def test_listener_shows_its_certificate(pems: Path) -> None:
-    plain, secure = listening(pems, "cert", "key").listen
-    assert listener_tls(0, plain) is None
-    assert isinstance(listener_tls(1, secure), ssl.SSLContext)
+def listener_tls(pems: Path, **files: str) -> ListenerTls:
+    return ListenerTls.model_validate({name: pems / file for name, file in files.items()})
 
 
 @pytest.mark.parametrize(
@@ -212,21 +208,30 @@ def test_listener_shows_its_certificate(pems: Path) -> None:
     ],
 )
 def test_unusable_certificate_is_named_with_its_place(pems: Path, cert: str, key: str, why: str) -> None:
-    settings = listening(pems, cert, key)
     with pytest.raises(ConfigInvalid) as caught:
-        listener_tls(1, settings.listen[1])
+        read(("listen", 1, "tls"), listener_tls(pems, cert=cert, key=key))
     (problem,) = caught.value.problems
     assert str(problem).startswith("configuration: listen[1].tls: the certificate and key cannot be used together (")
     assert why in problem.message
     assert "None" not in problem.message
 
 
+@pytest.mark.parametrize("authorities", ["text", "empty", "bytes", "key"])
+def test_file_without_authorities_is_named_with_its_place(pems: Path, authorities: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        read(("admin", "tls"), listener_tls(pems, cert="cert", key="key", client_ca=authorities))
+    (problem,) = caught.value.problems
+    assert str(problem) == (
+        f"configuration: admin.tls.client_ca: {pems / authorities} holds no PEM certificates of authorities"
+    )
+
+
 def test_proof_names_what_every_listener_and_upstream_lacks(pems: Path) -> None:
     tls = f"tls: {{cert: '{pems / 'text'}', key: '{pems / 'key'}'}}"
-    listen = f"listen: [{{address: 127.0.0.1:0, {tls}}}, {{address: 127.0.0.1:1, {tls}}}]"
+    listen = f"listen: [{{address: 127.0.0.1:0, {tls}}}, {{address: 127.0.0.1:1, {tls}}}]\nadmin: {{{tls}}}"
     extra = f"tls: {{ca: '{pems / 'text'}'}}"
     with pytest.raises(ConfigInvalid) as caught:
         prove(settings_of(config_for(SECURE_URL, top=listen, upstream=extra)))
     places = [path_text(problem.path) for problem in caught.value.problems]
-    assert places == ["upstreams.up0.tls.ca", "listen[0].tls", "listen[1].tls"]
+    assert places == ["upstreams.up0.tls.ca", "listen[0].tls", "listen[1].tls", "admin.tls"]
     prove(settings_of(config_for(SECURE_URL)))

@@ -612,6 +612,7 @@ async def test_connection_of_http10_ends_with_its_first_answer(target, scripted,
 async def test_refusal_through_tls_ends_the_connection(tmp_path, proxy):
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert.pem")
+    (tmp_path / "cert.pem").chmod(0o600)
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
     certificate = f"tls: {{cert: {tmp_path}/cert.pem, key: {tmp_path}/cert.pem}}"

@@ -7,8 +7,8 @@ import aiohttp
 import anthropic as anthropic_sdk
 import openai as openai_sdk
 import pytest
-import trustme
 
+from tests.support.authority import Authority
 from tests.support.raw import CLIENT, RawCaller, ask, get
 from tests.support.running import config_for
 from tests.support.scripted import ScriptedUpstream, answering, answering_then_closing, whole
@@ -17,26 +17,6 @@ MESSAGES = [{"role": "user", "content": "What do you hear?"}]
 EVENTS = [b'data: {"n":%d}\n\n' % number for number in range(40)]
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 STREAM = [*(b"%x\r\n%b\r\n" % (len(event), event) for event in EVENTS), b"0\r\n\r\n"]
-
-
-class Authority:
-    """Issues certificates, and knows whom to trust."""
-
-    def __init__(self, folder):
-        self._folder, self._ca = folder, trustme.CA()
-        self.ca_file = folder / "ca.pem"
-        self._ca.cert_pem.write_to_path(self.ca_file)
-
-    def issue(self, *names):
-        """A certificate for these names, and its key: the paths of two files."""
-        issued = self._ca.issue_cert(*names)
-        cert, key = (self._folder / f"{names[0]}-{part}.pem" for part in ("cert", "key"))
-        cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-        issued.private_key_pem.write_to_path(key)
-        return cert, key
-
-    def trusting(self):
-        return ssl.create_default_context(cafile=self.ca_file)
 
 
 class TlsUpstream(ScriptedUpstream):

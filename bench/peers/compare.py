@@ -93,8 +93,8 @@ SERINUS = """listen: 127.0.0.1:{port}
 state_dir: {d}/{name}-state
 log: {{level: info, access: {access}}}
 clients:
-  - {{name: bench, key: {key}}}
-upstreams:
+  - {{name: bench, key: {key}{limits}}}
+{clients}upstreams:
   mock-a: {{base_url: "http://127.0.0.1:9001/v1", keys: [{{name: main, value: sk-upstream}}]}}
   mock-b: {{base_url: "http://127.0.0.1:9001/v1", keys: [{{name: main, value: sk-upstream}}]}}
 pools:
@@ -102,6 +102,11 @@ pools:
 routes:
   - {{prefix: /v1, pool: chat}}
 """
+
+
+# High enough that nothing is refused, so that all is counted.
+LIMITS = ", limits: {requests_per_minute: 100000000, tokens_per_minute: 1000000000, concurrent: 100000}"
+CLIENT = "  - {{name: client-{}, key_hash: 'sha256:{}', limits: {{requests_per_minute: 600}}}}\n"
 
 
 class Target:
@@ -171,7 +176,7 @@ class Target:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def start(name, serinus, access):
+def start(name, serinus, access, clients):
     if name == "nginx":
         (WORK / "ngx.conf").write_text(NGINX.format(d=WORK))
         return Target(name, ["nginx", "-c", str(WORK / "ngx.conf"), "-p", str(WORK)])
@@ -214,6 +219,8 @@ def start(name, serinus, access):
             lane="fast_lane: false\n" if name == AIOHTTP_LANE else "",
             key=CLIENT_KEY,
             access=str(access).lower(),
+            limits=LIMITS if clients else "",
+            clients="".join(CLIENT.format(n, secrets.token_hex(32)) for n in range(clients)),
         )
     )
     return Target(name, [*shlex.split(serinus), "serve", "--config", str(config)])

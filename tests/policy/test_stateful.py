@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.policy.stateful import hands_out, ids_in_answer, ids_in_body, ids_in_path, may_store
 
-ID = st.from_regex(r"[A-Za-z0-9_.:-]{1,128}", fullmatch=True)
+ID = st.from_regex(r"[A-Za-z0-9_.:=-]{1,512}", fullmatch=True)
 REFERS = re.compile(r"[a-z_]+_ids?|conversation|container|id")
 MARKED = re.compile(r"[a-z_]+_ids?|conversation|container")
 LOOK_ALIKES = [
@@ -41,7 +41,7 @@ def referred_to(document: object) -> list[str]:
     found = []
     for key, value in document.items():
         first = value[0] if isinstance(value, list) and value else value
-        if REFERS.fullmatch(key) and isinstance(first, str) and re.fullmatch("[A-Za-z0-9_.:-]{1,128}", first):
+        if REFERS.fullmatch(key) and isinstance(first, str) and re.fullmatch("[A-Za-z0-9_.:=-]{1,512}", first):
             found.append(first)
         found += referred_to(value)
     return found

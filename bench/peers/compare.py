@@ -3,6 +3,7 @@
 
     python bench/peers/compare.py [--targets nginx,haproxy,caddy,vllm-router,serinus] [--rounds 3] [--split]
                                   [--only unary|stream] [--fast-lane on|off|both] [--access-log]
+                                  [--clients 10000]
                                   [--serinus "COMMAND"] [--json FILE]
 
 Every target proxies to the same mock upstream. The target runs on one core, the load and the upstream on the other; the
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -347,6 +349,9 @@ def main():
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--fast-lane", choices=("on", "off", "both"), default="on", help="serinus' own setting")
+    parser.add_argument(
+        "--clients", type=int, default=0, help="so many clients more, and limits on the one that calls (serinus only)"
+    )
     parser.add_argument("--access-log", action="store_true", help="leave serinus' access log on")
     parser.add_argument(
         "--split", action="store_true", help="unary requests in two writes, head then body, as the SDKs send them"
@@ -365,7 +370,7 @@ def main():
         targets = []
         try:
             for name in names:
-                targets.append(start(name, args.serinus, args.access_log))
+                targets.append(start(name, args.serinus, args.access_log, args.clients))
                 targets[-1].wait_ready()
             runs = {name: [] for name in names}
             for _ in range(args.rounds):

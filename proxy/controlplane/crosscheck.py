@@ -4,7 +4,7 @@ It looks at the plain data, not at the settings: where one route is wrong there 
 others are to be named all the same. So nothing here relies on a part being there, or being of the right kind.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path as FilePath
 from stat import S_ISREG
 from typing import Any
@@ -44,10 +44,14 @@ def find(data: Any, pattern: Pattern, path: Path = ()) -> Iterator[tuple[Path, A
     if not pattern:
         yield path, data
         return
-    entries = {} if not isinstance(data, dict | list) else data if isinstance(data, dict) else dict(enumerate(data))
-    for name, value in entries.items():
-        if pattern[0] in (ANY, name):
-            yield from find(value, pattern[1:], (*path, name))
+    names: Collection[Any] = (
+        data.keys() if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()
+    )
+    wanted, rest = pattern[0], pattern[1:]
+    if wanted is not ANY:  # looked up, for with a search for each of them thousands of clients would take minutes
+        names = [wanted] if wanted in names else []
+    for name in names:
+        yield from find(data[name], rest, (*path, name))
 
 
 def texts(data: Any, *pattern: str | int | None) -> list[tuple[Path, str]]:

@@ -14,7 +14,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from proxy.controlplane.problems import ConfigInvalid, Path, Problem
 
-# A configuration of a thousand clients has some ten thousand nodes.
+# A configuration of ten thousand clients has some hundred thousand nodes.
 NODES_MAX = 200_000
 DEPTH_MAX = 40
 _TAG = "tag:yaml.org,2002:"

@@ -112,7 +112,7 @@ class Serinus:
         self.reloader = Reloader(
             path,
             environ,
-            settings,
+            loaded,
             self.registry,
             self.metrics,
             self.keyring,
@@ -127,7 +127,7 @@ class Serinus:
         self.clients.on_change = self.reloader.renew
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
-        self.secret_files = SecretFiles(loaded.secret_files, self.reloader.reload, log)
+        self.secret_files = SecretFiles(loaded.secret_files, self.reloader.read_secrets_anew, log)
         self.certificate_files = SecretFiles(self.certificates.files, self.certificates.renew, log, LOOK_S)
         self.reloader.on_applied = self._watch
         self._tasks = Tasks()

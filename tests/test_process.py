@@ -79,7 +79,9 @@ async def test_env_file_has_the_secrets_and_is_read_again(serinus, scripted, tmp
     assert (seen[0], seen[-1]) == (b"Bearer first", b"Bearer second")
 
 
-async def test_key_in_a_file_is_rotated_by_whoever_writes_it(serinus, scripted, tmp_path):
+@pytest.mark.parametrize("meanwhile", [None, "routes: [", "unapplied"])
+async def test_key_in_a_file_is_rotated_by_whoever_writes_it(serinus, scripted, tmp_path, meanwhile):
+    """`meanwhile`: what the configuration's file holds by then, which nobody has asked to put in force."""
     upstream = await scripted(answering(whole(b"{}")))
     secrets = tmp_path / "secrets"  # as Kubernetes mounts them
     for version in ("first", "second"):
@@ -92,6 +94,10 @@ async def test_key_in_a_file_is_rotated_by_whoever_writes_it(serinus, scripted, 
     await serinus.start(config + "overlap: {share: 0%}\n")
     port = await serinus.serving()
     await ask(port, get())
+    if meanwhile is not None:
+        serinus.file.write_text(
+            meanwhile if meanwhile != "unapplied" else serinus.file.read_text().replace("/v1", "/v2")
+        )
     (secrets / "..next").symlink_to("second")
     (secrets / "..next").rename(secrets / "..data")
     await serinus.until("key_rotated")

@@ -5,7 +5,7 @@ secrets and the files are all looked at, whatever else is wrong, so that one run
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class Loaded:
     """A valid configuration. `source_digest` is the SHA-256 of the file's bytes, in hex."""
 
     settings: Settings
+    text: str = field(repr=False)
     warnings: tuple[Problem, ...]
     source_digest: str
     vault: Vault | None = None  # of its master keys
@@ -49,6 +50,11 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigInvalid((Problem((), line, "not UTF-8: save it as UTF-8", str(path)),)) from None
     return parse(text, environ, base=path.parent, file=str(path), source_digest=sha256(content).hexdigest())
+
+
+def read_anew(loaded: Loaded, path: Path, environ: Mapping[str, str]) -> Loaded:
+    """What was loaded from this file before, with what it refers to as that is now. Raises ConfigInvalid."""
+    return parse(loaded.text, environ, base=path.parent, file=str(path), source_digest=loaded.source_digest)
 
 
 def _unreadable(path: Path, why: str) -> ConfigInvalid:
@@ -82,7 +88,7 @@ def parse(
     if settings is None or problems:
         raise ConfigInvalid(_in_order(problems, document), warnings)
     digest = source_digest or sha256(text.encode()).hexdigest()
-    return Loaded(settings, warnings, digest, secrets.vault_if_any(), frozenset(secrets.files))
+    return Loaded(settings, text, warnings, digest, secrets.vault_if_any(), frozenset(secrets.files))
 
 
 def _in_order(problems: Iterable[Problem], document: Document) -> tuple[Problem, ...]:

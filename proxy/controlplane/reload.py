@@ -9,7 +9,7 @@ from proxy.controlplane.build import Addresses, build
 from proxy.controlplane.certificates import Certificates
 from proxy.controlplane.clients import Clients
 from proxy.controlplane.keyring import Keyring
-from proxy.controlplane.load import Loaded, load
+from proxy.controlplane.load import Loaded, load, read_anew
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.controlplane.targets import Targets
 from proxy.model.settings import Settings
@@ -51,7 +51,7 @@ class Reloader:
         self,
         path: Path,
         environ: Callable[[], Mapping[str, str]],
-        started_with: Settings,
+        started_with: Loaded,
         registry: Registry,
         metrics: Metrics,
         keyring: Keyring,
@@ -61,8 +61,9 @@ class Reloader:
         certificates: Certificates,
         log: Log,
     ) -> None:
-        self._path, self._environ, self._started_with = path, environ, started_with
-        self.settings = started_with  # in force
+        self._path, self._environ, self._started_with = path, environ, started_with.settings
+        self._loaded = started_with  # in force
+        self.settings = started_with.settings  # likewise
         self._registry, self._metrics, self._keyring, self._swap = registry, metrics, keyring, swap
         self._clients, self._targets, self._certificates, self._log = clients, targets, certificates, log
         self._one_at_a_time = asyncio.Lock()
@@ -81,9 +82,16 @@ class Reloader:
 
     async def reload(self) -> Applied | Rejected:
         """Read the file again and put it in force, or keep what there is and say why."""
+        return await self._take(lambda: load(self._path, self._environ()))
+
+    async def read_secrets_anew(self) -> Applied | Rejected:
+        """Take the secrets of the configuration in force as they are now. What its file says meanwhile is not read."""
+        return await self._take(lambda: read_anew(self._loaded, self._path, self._environ()))
+
+    async def _take(self, read: Callable[[], Loaded]) -> Applied | Rejected:
         async with self._one_at_a_time:
             try:
-                loaded = await asyncio.to_thread(load, self._path, self._environ())
+                loaded = await asyncio.to_thread(read)
                 self._check_exposure(loaded.settings)
                 certificates = await self._certificates.read_others(loaded.settings)
                 addresses = await self._targets.look_up(loaded.settings)
@@ -91,6 +99,7 @@ class Reloader:
             except ConfigInvalid as invalid:
                 self.last = self._reject(invalid)
             else:
+                self._loaded = loaded
                 self._targets.use(loaded.settings, addresses)
                 self._certificates.use(certificates)
                 self.last = self._applied(loaded)

@@ -5,7 +5,7 @@ from typing import Any
 
 from proxy.policy.canary.counts import EARLY_S, LATE_S, TALLIED, TALLY, Counts, Harvest
 from proxy.policy.canary.plan import Limits
-from proxy.policy.canary.strata import BLOCK_S, QUANTILES, WINDOW_S, Key, Window, borrowed, quantiles
+from proxy.policy.canary.strata import BLOCK_S, ENOUGH, QUANTILES, WINDOW_S, Key, Window, borrowed, quantiles
 from proxy.policy.canary.terms import P50, P90
 
 _FINE, _REFUSED, _FAILED, _STALLED = (TALLIED.index(name) for name in ("fine", "refused", "failed", "stalled"))
@@ -75,7 +75,9 @@ class Thresholds:
         self.limits: dict[Key, Limits] = {}
 
     def refine(self, history: History) -> bool:
-        """True where something changed."""
+        """True where something changed. Cheap where no stratum came to enough samples of its own."""
+        if self.limits and not any(self._is_ripe(history, key) for key in history.ttft.samples):
+            return False
         ttft, chunk = history.ttft.all(), history.chunk.all()
         changed = False
         for key in ttft:
@@ -91,6 +93,12 @@ class Thresholds:
             changed = changed or limits != self.limits.get(key)
             self.limits[key] = limits
         return changed
+
+    def _is_ripe(self, history: History, key: Key) -> bool:
+        """It has enough samples of its own, and its thresholds are not."""
+        if key in self._own or history.ttft.samples[key] < ENOUGH:
+            return False
+        return key not in self.limits or not key.stream or history.chunk.samples.get(key, 0) >= ENOUGH
 
     def _limits(self, waits_s: list[float], chunks_s: list[float] | None) -> Limits:
         slower, slower_then = self._ttft.now, self._ttft.then

@@ -80,9 +80,12 @@ class Recorder:
         self._canary_ttft: Histogram = {}
         self._means: dict[int, list[float]] = {}
         self._tally: Counts = [0] * (2 * TALLY)
+        self._under_way = [0, 0]  # of each arm, as of the last harvest
 
     def follow(self, plan: Plan, now_s: float) -> None:
         """A new plan. Slices of another step are forgotten; requests under way no longer count for any."""
+        if plan is self._plan:
+            return
         before, self._plan = self._plan, plan
         if plan.step != before.step:
             self._early, self._late = deque(), deque()
@@ -269,7 +272,7 @@ class Recorder:
                 self._count_late(request, _FINE, ttft_s, inf, inf)
                 forgotten.append(token)
         for token in forgotten:
-            del self._open[token]
+            self._under_way[self._open.pop(token).arm] -= 1
 
     def _give(self, found: Harvest) -> None:
         ttft, chunk = {}, {}
@@ -283,8 +286,10 @@ class Recorder:
             found.latencies["canary_ttft"], self._canary_ttft = {ALL: self._canary_ttft}, {}
         found.means, self._means = self._means, {}
         found.tally, self._tally = self._tally, [0] * (2 * TALLY)
-        canaries = sum(request.arm for request in self._open.values())
-        found.open = [len(self._open) - canaries, canaries]
+        for arm in (0, 1):
+            began, *ended = (found.tally[TALLY * arm + each] for each in (_STARTED, _FINE, _REFUSED, _FAILED, _GONE))
+            self._under_way[arm] += began - sum(ended)
+        found.open = list(self._under_way)
 
     # --- slices, units, strata --------------------------------------------------------------------------------------
 

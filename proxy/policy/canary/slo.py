@@ -28,14 +28,18 @@ def log_factors(promised: float, believed: float) -> tuple[float, float]:
 class Excess:
     """Bad requests are more than promised. Null: their chance is at most `promised`."""
 
-    __slots__ = ("_bets", "_most", "wealth")
+    __slots__ = ("_bets", "_most", "_slices", "wealth")
 
     def __init__(self, promised: float, slices: int, most: float = inf) -> None:
         """With `most` the evidence is kept below: it says that a cause is there, and is soon over when the cause is."""
         beliefs = [min(_HIGHEST, promised * multiple) for multiple in MULTIPLES]
         self._bets = [log_factors(promised, each) for each in beliefs if each > promised]
         self._most = log(most) if most < inf else inf
-        self.wealth = Wealth(len(self._bets), slices)
+        self._slices = slices
+        self.restart()
+
+    def restart(self) -> None:
+        self.wealth = Wealth(len(self._bets), self._slices)
 
     def read(self, number: int, bad: int, good: int) -> None:
         if bad or good:
@@ -74,16 +78,17 @@ class Promise:
     __slots__ = (
         "_alarm",
         "_at_bad",
-        "_at_good",
         "baseline_broke",
         "baseline_kept",
         "canary_broke",
         "canary_worse",
         "name",
+        "shared",
     )
 
     def __init__(self, name: str, promised: float, slices: int, alpha: float) -> None:
         self.name = name
+        self.shared = False  # the baseline broke it, and has not recovered
         self._at_bad = SLO_SLOW if name == "ttft" else SLO_FAILED
         self._alarm = 1 / alpha
         self.canary_worse = Excess(promised, slices)
@@ -110,19 +115,33 @@ class Promise:
         return self.canary_worse.value >= threshold and self.baseline_kept.value >= self._alarm
 
     def broken(self, holding: bool) -> bool:
-        """By either arm. Once it is, until neither's evidence stands higher than where it began."""
-        highest = max(self.canary_broke.value, self.baseline_broke.value)
-        return highest > 1 if holding else highest >= self._alarm
+        """By either arm, and until it is over.
+
+        A shared cause is over with the baseline, which has more requests to tell; the canary then begins anew.
+        """
+        if self.baseline_broke.value >= self._alarm:
+            self.shared = True
+        if self.shared:
+            self.shared = self.baseline_broke.value > 1
+            if not self.shared:
+                self.canary_broke.restart()
+            return self.shared
+        return self.canary_broke.value > 1 if holding else self.canary_broke.value >= self._alarm
 
     def dump(self, slice_now: int) -> dict[str, Any]:
         wealths = (self.canary_worse, self.canary_broke, self.baseline_broke)
-        return {"wealths": [each.wealth.dump(slice_now) for each in wealths], "kept": self.baseline_kept.logs}
+        return {
+            "wealths": [each.wealth.dump(slice_now) for each in wealths],
+            "kept": self.baseline_kept.logs,
+            "shared": self.shared,
+        }
 
     def restore(self, dumped: Mapping[str, Any], slice_now: int) -> None:
         wealths = (self.canary_worse, self.canary_broke, self.baseline_broke)
         for each, kept in zip(wealths, dumped["wealths"], strict=True):
             each.wealth.restore(kept, slice_now)
         self.baseline_kept.logs = list(dumped["kept"])
+        self.shared = dumped["shared"]
 
 
 class Bake:

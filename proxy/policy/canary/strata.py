@@ -74,10 +74,11 @@ def add(into: Histogram, other: Mapping[int, int]) -> None:
 class Window:
     """Latencies of one kind by stratum over the last 30 minutes, in blocks of 5."""
 
-    __slots__ = ("_blocks",)
+    __slots__ = ("_blocks", "samples")
 
     def __init__(self) -> None:
         self._blocks: deque[tuple[int, dict[Key, Histogram]]] = deque()
+        self.samples: dict[Key, int] = {}  # in the window, by stratum
 
     def add(self, samples: Mapping[Key, Mapping[int, int]], now_s: float) -> None:
         """Samples of the seconds before `now_s`."""
@@ -87,11 +88,15 @@ class Window:
             self._blocks.append((number, {}))
         for key, histogram in samples.items():
             add(self._blocks[-1][1].setdefault(key, {}), histogram)
+            self.samples[key] = self.samples.get(key, 0) + sum(histogram.values())
 
     def expire(self, now_s: float) -> None:
         first = int((now_s - WINDOW_S) // BLOCK_S) + 1
         while self._blocks and self._blocks[0][0] < first:
-            self._blocks.popleft()
+            for key, histogram in self._blocks.popleft()[1].items():
+                self.samples[key] -= sum(histogram.values())
+                if not self.samples[key]:
+                    del self.samples[key]
 
     def all(self) -> dict[Key, Histogram]:
         """By stratum and by parent."""

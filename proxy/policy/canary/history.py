@@ -34,7 +34,7 @@ class History:
         for window, kind in ((self.ttft, "ttft"), (self.chunk, "chunk"), (self.canary, "canary_ttft")):
             window.add(harvest.latencies.get(kind, {}), now_s)
         number = int(now_s // BLOCK_S)
-        while self._blocks and self._blocks[0][0] <= number - WINDOW_S / BLOCK_S:
+        while self._blocks and self._blocks[0][0] < number - WINDOW_S // BLOCK_S:
             self._blocks.popleft()
         if not self._blocks or self._blocks[-1][0] < number:
             self._blocks.append((number, [0] * (2 * TALLY)))

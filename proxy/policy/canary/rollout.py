@@ -162,6 +162,7 @@ class Rollout:
         self._epoch_s = now_s - state["epoch_age_s"]
         self._progress.judge.new_epoch(self._epoch)
         memory.restore(self._progress, state["progress"], now_s)
+        self._progress.told()  # that it began, which was told before
         self._follow(now_s)
 
 

@@ -166,9 +166,13 @@ def _bake(read: Fields) -> float:
 def _webhook(value: object, place: str) -> tuple[str, tuple[str, ...]]:
     inner = Fields(value, place)
     url = inner.read("url", text)
-    events = tuple(str(one_of(*EVENTS)(each)) for each in inner.read("events", items, list(EVENTS)))
+    events = inner.read("events", _events, list(EVENTS))
     inner.done()
     return url, events
+
+
+def _events(value: object) -> tuple[str, ...]:
+    return tuple(map(one_of(*EVENTS), items(value)))
 
 
 def _step(value: object, place: str) -> Step:

@@ -91,7 +91,7 @@ class Window:
             self.samples[key] = self.samples.get(key, 0) + sum(histogram.values())
 
     def expire(self, now_s: float) -> None:
-        first = int((now_s - WINDOW_S) // BLOCK_S) + 1
+        first = int((now_s - WINDOW_S) // BLOCK_S)
         while self._blocks and self._blocks[0][0] < first:
             for key, histogram in self._blocks.popleft()[1].items():
                 self.samples[key] -= sum(histogram.values())

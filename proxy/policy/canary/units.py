@@ -34,6 +34,7 @@ from proxy.policy.canary.terms import ALWAYS_ASKED, ASKED_SHARE, FAMILIES, LATEN
 from proxy.policy.canary.wealth import Wealth
 
 FRACTIONS = (0.03, 0.1, 0.3)
+BOLDER = (0.1, 0.3, 0.9)  # that the canary is no worse: rates are small, and a tolerance of .01 gains .01·f a witness
 FULL_SAY = 50  # requests
 PRIOR = 10  # requests that a unit is taken to have made at the nominal rate
 LEAST = 0.05  # of a bound that a tolerance has used up
@@ -52,7 +53,7 @@ def log_factors(
 ) -> list[float]:
     """ln of the factor for each of FRACTIONS. `expected` (c) is in (0, 1).
 
-    `better` turns the sign: the bet is then that the canary is not `delta` worse.
+    `better` turns the sign: the bet is then that the canary is not `delta` worse, for each of BOLDER.
     """
     say = min(share.of, FULL_SAY) / FULL_SAY
     difference = share.bad / share.of - expected - (delta if canary else 0.0)
@@ -62,7 +63,8 @@ def log_factors(
         most = min(weight / max(1 - expected - delta, LEAST), (1 - weight) / expected)
     else:
         most = min(weight / (expected + delta), (1 - weight) / (1 - expected))
-    return [log1p(fraction * most * say * difference * direction) for fraction in FRACTIONS]
+    fractions = BOLDER if better else FRACTIONS
+    return [log1p(fraction * most * say * difference * direction) for fraction in fractions]
 
 
 class Measure(NamedTuple):

@@ -1,0 +1,96 @@
+"""What a recorder counts of a slice, and how counts of several workers become one.
+
+A slice is five seconds of starts. It is read twice: early, when first bytes and quick failures are known, and late,
+when streams have ended. Both are plain lists of whole numbers, half of each the baseline's, half the canary's, so
+that a request costs a few increments, and merging is adding. Nothing here says which arm is worse.
+
+Latencies are not kept but ranked: how many of a stratum's thresholds did it exceed? Ranks of all strata add up, for
+each stratum's p-th threshold is exceeded equally often.
+"""
+
+from collections.abc import Sequence
+
+from proxy.policy.canary.strata import Histogram, Key, add
+
+SLICE_S = 5.0
+EARLY_S = 15.0  # after a slice's end: first bytes and errors
+LATE_S = 300.0  # time per chunk, stalls, late failures
+
+# One latency, in each arm: ranks by the thresholds that tolerate, then by those of the next step (median and p90,
+# canary only); then both again for callers who left: such a one exceeds what it already exceeded, and says no more.
+RANKS, NEXT_RANKS, LEFT, LATENCY = 0, 6, 9, 18
+# Early: did it fail? Then by the SLO, and the wait for the first byte.
+FINE, FAILED, SLO_FINE, SLO_SLOW, SLO_FAILED, EARLY_TTFT = 0, 1, 2, 3, 4, 5
+EARLY = EARLY_TTFT + LATENCY
+# Late: did it fail by now, did it stall, the wait where it is long by nature, the time per chunk.
+SMOOTH, STALLED, LATE_TTFT, CHUNK = 2, 3, 4, 4 + LATENCY
+LATE = CHUNK + LATENCY
+
+# How requests ended, of each arm, since the last harvest.
+TALLIED = ("fine", "refused", "failed", "gone", "stalled", "started")
+TALLY = len(TALLIED)
+
+Counts = list[int]
+
+
+def exceeded(counts: Sequence[int], at: int, rank: int, *, next_step: bool = False) -> tuple[int, int]:
+    """How many exceeded the threshold number `rank`, and how many did not; `at` is where the latency's counts begin."""
+    first, end = (at + NEXT_RANKS, at + LEFT) if next_step else (at, at + NEXT_RANKS)
+    bad = sum(counts[first + rank + 1 : end])
+    good = sum(counts[first : first + rank + 1])
+    return bad + sum(counts[LEFT + first + rank + 1 : LEFT + end]), good
+
+
+def _sum(into: Counts, other: Sequence[int]) -> None:
+    for i, count in enumerate(other):
+        into[i] += count
+
+
+class Harvest:
+    """What closed since the last harvest. Of one step: what was counted of another is worth nothing as evidence."""
+
+    __slots__ = ("early", "late", "latencies", "means", "open", "step", "tally", "units")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.early: dict[int, Counts] = {}  # by number of the slice
+        self.late: dict[int, Counts] = {}
+        self.units: dict[tuple[int, str], tuple[Counts, Counts]] = {}  # by epoch and unit: early, late
+        # Samples of the baseline by kind ("ttft", "chunk") and stratum; the canary's under "canary_ttft", all in one.
+        self.latencies: dict[str, dict[Key, Histogram]] = {}
+        self.means: dict[int, list[float]] = {}  # by number of a piece of a window: sum and count of both arms
+        self.tally: Counts = [0] * (2 * TALLY)
+        self.open = [0, 0]  # requests under way
+
+    def merge(self, other: "Harvest") -> None:
+        """Another worker's harvest joins this one."""
+        if other.step == self.step:
+            for mine, theirs in ((self.early, other.early), (self.late, other.late)):
+                for number, counts in theirs.items():
+                    _sum(mine.setdefault(number, [0] * len(counts)), counts)
+            for unit, (early, late) in other.units.items():
+                mine_early, mine_late = self.units.setdefault(unit, ([0] * len(early), [0] * len(late)))
+                _sum(mine_early, early)
+                _sum(mine_late, late)
+        for kind, by_key in other.latencies.items():
+            mine_by_key = self.latencies.setdefault(kind, {})
+            for key, histogram in by_key.items():
+                add(mine_by_key.setdefault(key, {}), histogram)
+        for number, sums in other.means.items():
+            mine_sums = self.means.setdefault(number, [0.0] * len(sums))
+            for i, each in enumerate(sums):
+                mine_sums[i] += each
+        _sum(self.tally, other.tally)
+        _sum(self.open, other.open)
+
+
+def tallied(tally: Sequence[int], canary: bool) -> dict[str, int]:
+    return {name: tally[i + TALLY * canary] for i, name in enumerate(TALLIED)}
+
+
+def merged(harvests: Sequence[Harvest]) -> Harvest:
+    """Of several workers at one step; there is at least one. The newest step counts where they differ."""
+    total = Harvest(max(each.step for each in harvests))
+    for each in harvests:
+        total.merge(each)
+    return total

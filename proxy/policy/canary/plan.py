@@ -1,0 +1,49 @@
+"""What a decider tells its recorders: thresholds, and what is to be counted."""
+
+from math import inf
+from typing import NamedTuple
+
+from proxy.policy.canary.strata import Key, ancestry
+
+
+class Limits(NamedTuple):
+    """A stratum's thresholds in seconds, of the baseline and of the canary, for this step and (canary) for the next.
+
+    `longest_s`: a stream that is open for longer is slow per chunk, in each arm. `late`: its first bytes take so long
+    that they are counted with what closes late.
+    """
+
+    ttft: tuple[list[float], list[float]]
+    ttft_next: list[float]
+    chunk: tuple[list[float], list[float]] | None
+    chunk_next: list[float]
+    longest_s: tuple[float, float]
+    late: bool
+
+
+class Plan(NamedTuple):
+    """A new `step` begins new slices; what is open then is no evidence. `limits` are of strata and of parents."""
+
+    step: int
+    limits: dict[Key, Limits]
+    epoch: int = 0
+    bets: bool = True  # sticky units: this epoch began at this weight
+
+    def limits_of(self, size: int, stream: bool, model: str) -> Limits | None:
+        """A stratum's, or its nearest parent's. What is not streamed has no time per chunk."""
+        for key in ancestry(Key(size, stream, model)):
+            limits = self.limits.get(key)
+            if limits is not None:
+                return limits if stream else limits._replace(chunk=None)
+        return None
+
+
+class Watch(NamedTuple):
+    """What the spec asks to be counted."""
+
+    max_gap_s: float = inf
+    sticky: bool = False
+    slo_ttft_s: float | None = None
+    slo: bool = False
+    piece_s: float | None = None  # of a rolling window: sums are kept for each piece
+    mean_of: str = "ttft"

@@ -1,0 +1,120 @@
+"""What is compared with what: latencies within a size class, and how long the baseline takes in each.
+
+A prompt of 30,000 tokens takes longer than one of 300, wherever it is sent. Over all requests the mix of sizes would
+drown a slow canary; within a stratum (size of prompt x streamed or not x model) a latency has a threshold of its own.
+
+Latencies are counted in buckets 2 % wide: bounded, and counts of several workers add up, which samples do not. A
+threshold need not be exact, only fixed before the requests that it judges.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Mapping
+from math import exp, log
+from typing import NamedTuple
+
+WINDOW_S = 1800.0  # of the baseline's latencies
+BLOCK_S = 300.0  # in steps of which it moves on
+QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
+ENOUGH = 200  # samples; with fewer the parent's quantiles are borrowed
+MOST_MODELS = 64  # callers name models: beyond so many they have one stratum in common
+BYTES_PER_TOKEN = 4
+SIZES = tuple(tokens * BYTES_PER_TOKEN for tokens in (250, 600, 1400, 4000))  # bytes of prompt
+
+BUCKETS_PER_E = 50.0  # 2 % each
+BUCKET_OF_1S = 1000.5  # a microsecond is in bucket 309
+SHORTEST_S = 1e-6
+
+Histogram = dict[int, int]
+
+
+class Stratum(NamedTuple):
+    prompt_bytes: int
+    stream: bool
+    model: str
+
+
+class Key(NamedTuple):
+    """A size class, streamed or not, a model. None where a parent leaves the difference out."""
+
+    size: int | None
+    stream: bool | None
+    model: str | None
+
+
+def ancestry(key: Key) -> tuple[Key, Key, Key, Key]:
+    """A stratum, and whose quantiles it borrows: without model, then without stream, then without size."""
+    return key, Key(key.size, key.stream, None), Key(key.size, None, None), Key(None, None, None)
+
+
+def bucket(latency_s: float) -> int:
+    return int(log(max(latency_s, SHORTEST_S)) * BUCKETS_PER_E + BUCKET_OF_1S)
+
+
+def quantiles(histogram: Mapping[int, int], wanted: Iterable[float]) -> list[float]:
+    """Latencies in seconds, evenly spread within a bucket. `histogram` is not empty."""
+    numbers = sorted(histogram)
+    below = [0]
+    for number in numbers:
+        below.append(below[-1] + histogram[number])
+    found = []
+    for p in wanted:
+        rank = p * below[-1]
+        i = min(max(bisect_left(below, rank) - 1, 0), len(numbers) - 1)
+        within = (rank - below[i]) / histogram[numbers[i]]
+        found.append(exp((numbers[i] + within - BUCKET_OF_1S) / BUCKETS_PER_E))
+    return found
+
+
+def add(into: Histogram, other: Mapping[int, int]) -> None:
+    for number, count in other.items():
+        into[number] = into.get(number, 0) + count
+
+
+class Window:
+    """Latencies of one kind by stratum over the last 30 minutes, in blocks of 5."""
+
+    __slots__ = ("_blocks", "samples")
+
+    def __init__(self) -> None:
+        self._blocks: deque[tuple[int, dict[Key, Histogram]]] = deque()
+        self.samples: dict[Key, int] = {}  # in the window, by stratum
+
+    def add(self, samples: Mapping[Key, Mapping[int, int]], now_s: float) -> None:
+        """Samples of the seconds before `now_s`."""
+        self.expire(now_s)
+        number = int(now_s // BLOCK_S)
+        if samples and (not self._blocks or self._blocks[-1][0] < number):
+            self._blocks.append((number, {}))
+        for key, histogram in samples.items():
+            add(self._blocks[-1][1].setdefault(key, {}), histogram)
+            self.samples[key] = self.samples.get(key, 0) + sum(histogram.values())
+
+    def expire(self, now_s: float) -> None:
+        first = int((now_s - WINDOW_S) // BLOCK_S)
+        while self._blocks and self._blocks[0][0] < first:
+            for key, histogram in self._blocks.popleft()[1].items():
+                self.samples[key] -= sum(histogram.values())
+                if not self.samples[key]:
+                    del self.samples[key]
+
+    def all(self) -> dict[Key, Histogram]:
+        """By stratum and by parent."""
+        found: dict[Key, Histogram] = {}
+        for _, block in self._blocks:
+            for key, histogram in block.items():
+                for each in ancestry(key):
+                    add(found.setdefault(each, {}), histogram)
+        return found
+
+
+def borrowed(known: Mapping[Key, Mapping[int, int]], key: Key) -> tuple[list[float] | None, bool]:
+    """A stratum's quantiles in seconds, or None where even all strata together have too few samples.
+
+    And whether they are its own, not a parent's.
+    """
+    for each in ancestry(key):
+        histogram = known.get(each)
+        if histogram is not None and sum(histogram.values()) >= ENOUGH:
+            return quantiles(histogram, QUANTILES), each is key
+    return None, False

@@ -18,15 +18,17 @@ from proxy.controlplane.serving import Serving, as_configured
 from proxy.model import settings as s
 from proxy.obs.metrics import Metrics, SeriesLabels
 from proxy.policy.balance import Node, balancer
+from proxy.policy.canary import Arm, Rollout
 from proxy.policy.cors import Cors
 from proxy.policy.key_turns import KeyTurns
 from proxy.policy.limits import Limits
 from proxy.policy.outlier import Ejection
 from proxy.policy.retry import RetryRule
 from proxy.state.live import Registry, UpstreamLive
-from proxy.state.snapshot import ClientKeys, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
+from proxy.state.snapshot import Canary, ClientKeys, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
 
 KeysInForce = Callable[[str, s.UpstreamKey], Iterable[Serving]]  # of an upstream's key
+RolloutsInForce = Callable[[s.Settings], Mapping[str, Rollout]]  # by the canary's name
 ClientsInForce = Callable[[s.Settings], ClientKeys | None]
 Addresses = Mapping[str, tuple[str, ...]]
 """By upstream. One that has none here is a single target, reached by its name."""
@@ -41,6 +43,7 @@ def build(
     addresses: Addresses = MappingProxyType({}),
     keys_in_force: KeysInForce | None = None,
     clients_in_force: ClientsInForce | None = None,
+    rollouts_in_force: RolloutsInForce = lambda settings: {},
 ) -> Snapshot:
     """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed.
 
@@ -60,13 +63,14 @@ def build(
         name: _targets(whole[name], addresses.get(name, ()), registry) for name, upstream in settings.upstreams.items()
     }
     pools = _pools(settings, targets, registry)
+    canaries = _canaries(rollouts_in_force(settings), pools, registry)
     deployment_id = _deployment_id(settings)
     return Snapshot(
         generation=generation,
         deployment_id=deployment_id,
         via_line=b"via: 1.1 %b\r\n" % deployment_id,
         clients=clients_in_force(settings),
-        routes=tuple(_route(route, pools, metrics) for route in settings.routes),
+        routes=tuple(_route(route, pools, canaries, metrics) for route in settings.routes),
         pools=tuple(pools.values()),
         upstreams={target.live.name: target for each in targets.values() for target in each},
         unrouted_series=metrics.series(SeriesLabels()),
@@ -244,6 +248,21 @@ def _pools(settings: s.Settings, targets: _Targets, registry: Registry) -> dict[
     return built
 
 
+def _canaries(rollouts: Mapping[str, Rollout], pools: Mapping[str, Pool], registry: Registry) -> dict[str, Canary]:
+    """By the names of the pools that they are beside."""
+    return {
+        rollout.spec.baseline: Canary(
+            name=name,
+            rollout=rollout,
+            pool=pools[rollout.spec.canary],
+            live=registry.canary(name),
+            header=rollout.spec.unit.partition("header:")[2].lower().encode(),
+            max_gap_s=stalls.max_gap_s if (stalls := rollout.spec.metric("stalls")) else math.inf,
+        )
+        for name, rollout in rollouts.items()
+    }
+
+
 def _pool(name: str, pool: s.Pool, targets: _Targets, registry: Registry, fallback: Pool | None) -> Pool:
     live = registry.pool(name)
     live.budget.percent = pool.retry.budget_percent
@@ -272,8 +291,12 @@ def _pool(name: str, pool: s.Pool, targets: _Targets, registry: Registry, fallba
     )
 
 
-def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
-    pool = pools[route.pool]
+def _route(route: s.Route, pools: dict[str, Pool], canaries: dict[str, Canary], metrics: Metrics) -> Route:
+    pool, canary = pools[route.pool], canaries.get(route.pool)
+    arms = [(pool, "" if canary is None else Arm.BASELINE.value)]
+    if canary is not None:
+        arms.append((canary.pool, Arm.CANARY.value))
+    reached = [(each, arm) for first, arm in arms for each in first.chain()]
     label = f"{route.prefix} {route.model}" if route.model else route.prefix
     return Route(
         label=label,
@@ -285,10 +308,11 @@ def _route(route: s.Route, pools: dict[str, Pool], metrics: Metrics) -> Route:
         max_body_bytes=route.max_body_bytes,
         buffer_bytes=route.buffer_bytes,
         series={
-            member: metrics.series(SeriesLabels(label, each.name, member.upstream.name))
-            for each in pool.chain()
+            member: metrics.series(SeriesLabels(label, each.name, member.upstream.name, arm))
+            for each, arm in reached
             for member in each.members
         },
         own_series=metrics.series(SeriesLabels(label, pool.name)),
-        replaces_model=any(member.model is not None for each in pool.chain() for member in each.members),
+        replaces_model=any(member.model is not None for each, _ in reached for member in each.members),
+        canary=canary,
     )

@@ -4,7 +4,7 @@ import math
 
 from proxy.dataplane.request import Request
 from proxy.model.errors import ClientLimited
-from proxy.policy.limits import Refused
+from proxy.policy.limits import Refused, estimated_tokens
 from proxy.state.snapshot import Client
 
 _SAID = {
@@ -14,8 +14,14 @@ _SAID = {
 }
 
 
-def check(request: Request, client: Client, now_s: float) -> None:
-    """Raises ClientLimited."""
+def check(request: Request, body: bytes, now_s: float, *, more: bool) -> None:
+    """May it begin? `body`: as much of it as is there, if `more` is to follow. Raises ClientLimited."""
+    head = request.head
+    client = head.client
+    if head.counts_tokens:
+        request.tokens = estimated_tokens(request.content_length if more and request.content_length else len(body))
+    if client is None or not client.bounded:
+        return
     refused = client.live.limits.refusal(request.tokens, now_s)
     if refused is not None:
         client.live.limited[refused.limit] += 1
@@ -29,12 +35,17 @@ def _said(client: Client, refused: Refused) -> str:
     return _SAID[refused.limit].format(client.name, refused.most, f"{wait_s:g} s")
 
 
-def begin(request: Request, client: Client, now_s: float) -> None:
+def begin(request: Request, now_s: float) -> None:
     """The request is under way, until `end`."""
+    client = request.head.client
+    if client is None:
+        return
     limits = request.limits = client.live.limits
     limits.began(request.tokens, now_s)
     if client.limited:
         request.limit_fields = limits.headers(now_s)
+    if client.metered:
+        request.metered = request.looked_into = True
 
 
 def end(request: Request, tokens: int | None, now_s: float) -> None:

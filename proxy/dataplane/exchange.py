@@ -29,12 +29,13 @@ QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 class Exchange(Sending):
     IDLE_LIMIT = "timeouts.idle"  # the setting that says how long an upstream may be silent amid its answer
 
-    __slots__ = ("_keep_alive", "_meter", "_relaying", "_stalled_bytes")
+    __slots__ = ("_keep_alive", "_meter", "_relaying", "_sample", "_stalled_bytes")
 
     def start(self, way: Way, *, more: bool) -> None:
         self._keep_alive = False  # the caller's connection, after this
         self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
         self._relaying: Body | None = None  # the answer's, once its head went to the caller
+        self._sample = self._request.sample
         self._meter: Meter | None = None  # of its tokens, where somebody's limits count them
         super().start(way, more=more)
 
@@ -66,6 +67,8 @@ class Exchange(Sending):
             self._caller.wire.write(piece)
             if self._meter is not None:
                 self._meter.add(piece)
+            if self._sample is not None:
+                self._sample.piece(piece, now_s)
         if body.done and self._relaying is body and not self.ended:
             self._complete()
 
@@ -85,6 +88,9 @@ class Exchange(Sending):
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
+        if self._sample is not None:
+            self._sample.first_byte(piece, now_s)
+            self._rearm(now_s)
         if request.metered and 200 <= head.status < 300:
             self._meter = Meter(
                 piece, event_stream=head.event_stream, text=is_json(head.seen.get(b"content-type", b""))
@@ -217,7 +223,7 @@ class Exchange(Sending):
             self._look_at_stalled_caller(self._stalled_bytes, now_s)
         elif self.upload is not None and self.upload.open and not self.upload.waits_for_upstream:
             self._rearm(now_s)  # it is the caller who is slow, and its own limit that counts
-        elif self._last_byte_s + self._limit_s > now_s:
+        elif self._last_byte_s + self._limit_s > now_s or self._only_stalls(now_s):
             self._rearm(self._last_byte_s)
         elif self._relaying is not None:
             self._too_late(Outcome.STALLED, f"silent for longer than {self.IDLE_LIMIT}")
@@ -233,7 +239,18 @@ class Exchange(Sending):
     @property
     def _limit_s(self) -> float:
         """How long the upstream may be silent now."""
-        return self._upstream.idle_timeout_s if self._relaying is not None else self._upstream.first_byte_timeout_s
+        if self._relaying is None:
+            return self._upstream.first_byte_timeout_s
+        sample, idle_s = self._sample, self._upstream.idle_timeout_s
+        return idle_s if sample is None or sample.is_stalled else min(idle_s, sample.max_gap_s)
+
+    def _only_stalls(self, now_s: float) -> bool:
+        """Silent for long enough that a canary is to know, and not for so long that it is cut."""
+        sample = self._sample
+        if sample is None or sample.is_stalled or self._relaying is None:
+            return False
+        sample.stalls(now_s)
+        return self._last_byte_s + self._limit_s > now_s
 
     def _rearm(self, since_s: float) -> None:
         self.deadline_s = min(since_s + self._limit_s, self._total_deadline_s)
@@ -297,6 +314,8 @@ class Exchange(Sending):
         tokens = self._tokens_used(outcome)
         self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes, tokens)
         client_limits.end(request, tokens, now_s)
+        if self._sample is not None:
+            self._sample.finished(outcome, request.status, now_s)
         self._judge(outcome, reason, now_s)
         if self._plan is not None:
             self._plan.over()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import count
 
 from proxy.dataplane import client_limits
+from proxy.dataplane.arms import pool_for
 from proxy.dataplane.auth import identify
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.creation import Creation
@@ -20,15 +21,21 @@ from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.tunnel import Tunnel
-from proxy.model.errors import BodyTooLarge, MethodNotAllowed, OriginForbidden, UpstreamCredentialsExhausted
+from proxy.model.errors import (
+    BodyTooLarge,
+    MethodNotAllowed,
+    OriginForbidden,
+    ProxyError,
+    UpstreamCredentialsExhausted,
+)
 from proxy.policy import stateful
 from proxy.policy.cors import origin_of
 from proxy.policy.fields import Pair, read_fields
-from proxy.policy.limits import estimated_tokens
+from proxy.policy.model_field import ModelField
 from proxy.policy.named_models import is_model_list
 from proxy.policy.target import check_inside, origin_form
 from proxy.policy.usage import is_json
-from proxy.state.snapshot import Snapshots
+from proxy.state.snapshot import Route, Snapshots, Way
 
 
 class Handler:
@@ -130,36 +137,21 @@ class Handler:
         """Decide where the request goes, and send it there with `body`, of which `more` is to follow."""
         request.ready_s = now_s = self._clock()
         head = request.head
-        client = head.client
-        if head.counts_tokens:
-            request.tokens = estimated_tokens(request.content_length if more and request.content_length else len(body))
-        if client is not None and client.bounded:
-            client_limits.check(request, client, now_s)
+        client_limits.check(request, body, now_s, more=more)
         model = model_asked(request, body, more=more) if head.goes_by_model else None
         route, only_way = choose(request, self._tools.makers, body, model)
         request.route = route
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
-        if client is not None and client.metered:
-            request.metered = request.looked_into = True
-        kind = Exchange if route.pool.hedge_after_s == math.inf else Hedged
-        if head.websocket:
-            kind = Tunnel
-        elif head.hands_out or (head.may_store and b'"store"' in body):
-            kind, request.looked_into = Creation, True
-        if only_way is None:
-            try:
-                way, plan = first_way(request, route.pool, body, model, now_s)
-            except UpstreamCredentialsExhausted:
-                if self.in_force(head):
-                    raise
-                self._read_anew(request)  # its keys have been replaced while its body came
-                return self.dispatch(request, caller, body, more=more)
-        else:
-            plan = Plan(request, only_way.pool, body, model, bound=True)
-            way = plan.only(only_way, now_s)
-        if client is not None:
-            client_limits.begin(request, client, now_s)
+        try:
+            way, plan = self._way(request, route, only_way, body, model)
+        except UpstreamCredentialsExhausted:
+            if self.in_force(head):
+                raise
+            self._read_anew(request)  # its keys have been replaced while its body came
+            return self.dispatch(request, caller, body, more=more)
+        kind = _kind(request, way, body)
+        client_limits.begin(request, now_s)
         exchange = kind(self._tools, caller, request, route, body, model, plan)
         try:
             exchange.start(way, more=more)
@@ -167,6 +159,35 @@ class Handler:
             exchange.abort("the proxy failed; its log says why")
             raise
         return exchange
+
+    def _way(
+        self, request: Request, route: Route, only_way: Way | None, body: bytes, model: ModelField | None
+    ) -> tuple[Way, Plan | None]:
+        """The way to take first, and the plan for those after it, if one was needed."""
+        now_s, canary = request.ready_s, route.canary
+        if only_way is not None:
+            plan = Plan(request, only_way.pool, body, model, bound=True)
+            return plan.only(only_way, now_s), plan
+        if canary is None:
+            return first_way(request, route.pool, body, model, now_s)
+        pool = pool_for(request, canary, route.pool, body, model)
+        try:
+            return first_way(request, pool, body, model, now_s)
+        except ProxyError as error:
+            if request.sample is not None:
+                request.sample.refused(error, now_s)
+                request.sample = None
+            raise
+
+
+def _kind(request: Request, way: Way, body: bytes) -> type[Exchange]:
+    head = request.head
+    if head.websocket:
+        return Tunnel
+    if head.hands_out or (head.may_store and b'"store"' in body):
+        request.looked_into = True
+        return Creation
+    return Exchange if way.pool.hedge_after_s == math.inf else Hedged
 
 
 def _check_origin(head: Head) -> None:

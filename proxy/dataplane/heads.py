@@ -85,6 +85,8 @@ def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_
     # An upstream's own request id is what its support asks for, so it stays; ours then goes by another name.
     id_name = b"x-serinus-request-id" if b"x-request-id" in seen else b"x-request-id"
     parts += (b"\r\n", id_name, b": ", request.request_id, upstream.name_line)
+    if request.arm is not None:
+        parts.append(b"\r\nx-serinus-arm: " + request.arm.value.encode())
     if request.tries > 1:
         parts.append(b"\r\nx-serinus-attempts: %d" % request.tries)
     if head.status == 101:

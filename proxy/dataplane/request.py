@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
+from proxy.policy.canary import Arm
 from proxy.policy.fields import Pair, RequestFields
 from proxy.policy.limits import Limits
 from proxy.state.snapshot import Client, Route, Snapshot, Way
+
+if TYPE_CHECKING:
+    from proxy.dataplane.arms import Sample
 
 
 class Local(Enum):
@@ -70,6 +75,8 @@ class Request:
 
     route: Route | None = None
     way: Way | None = None  # that it went at last
+    arm: Arm | None = None  # of a canary, that it was drawn to
+    sample: "Sample | None" = None  # what the canary hears of it
     looked_into: bool = False  # is the answer, for ids or tokens?
     metered: bool = False  # do somebody's limits count its tokens?
     tokens: int = 0  # that it may use, estimated

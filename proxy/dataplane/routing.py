@@ -101,7 +101,7 @@ def _way_back(routes: list[Route], maker: Maker, model: ModelField | None) -> tu
     for route in routes:
         if model is not None and not route.serves(model.value):
             continue
-        for pool, index in [(each, index) for each in route.pool.chain() for index in range(len(each.members))]:
+        for pool, index in [(each, index) for each in route.pools() for index in range(len(each.members))]:
             member = pool.members[index]
             upstream = member.upstream
             if upstream.name == maker.upstream and member.key in (None, maker.key):

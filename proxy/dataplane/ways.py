@@ -34,6 +34,21 @@ def way_at_once(request: Request, pool: Pool, index: int, now_s: float) -> Way |
     return None if way.limits and way.wait_s(request.tokens, now_s) else way
 
 
+def model_of(request: Request, body: bytes, known: ModelField | None) -> str | None:
+    """The model that is asked for, where it can be known. `known`: if it was looked for before, and found."""
+    name = request.head.named
+    if known is not None:
+        name = known.value
+    elif name is None and body:
+        types = [value for name, value in request.head.fields.passed if name.lower() == b"content-type"]
+        try:
+            found = find_model(body, types[0] if types else b"")
+        except BadRequest:  # for the upstream to judge, since nothing here hangs on its model
+            return None
+        name = None if found is None else found.value
+    return None if name is None or len(name) > MODEL_NAME_MAX else name
+
+
 class Search:
     """For one request. What has failed it is not found again."""
 
@@ -50,22 +65,8 @@ class Search:
     def model(self) -> str | None:
         """The model that is asked for, where it can be known; quotas are kept by it."""
         if not self._looked:
-            name = self._find_model()
-            self._looked, self._named = True, None if name is None or len(name) > MODEL_NAME_MAX else name
+            self._looked, self._named = True, model_of(self._request, self._body, self._model)
         return self._named
-
-    def _find_model(self) -> str | None:
-        named = self._request.head.named
-        if self._model is not None:
-            return self._model.value
-        if named is not None or not self._body:
-            return named
-        types = [value for name, value in self._request.head.fields.passed if name.lower() == b"content-type"]
-        try:
-            found = find_model(self._body, types[0] if types else b"")
-        except BadRequest:  # for the upstream to judge, since nothing here hangs on its model
-            return None
-        return None if found is None else found.value
 
     def spend(self, way: Way, failure: Failure) -> None:
         """It failed: it, or its key alone, is not taken again."""

@@ -10,6 +10,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainSerializer,
     PlainValidator,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
 )
@@ -36,6 +37,15 @@ class Record(BaseModel):
                     del field["anyOf"]
                     field.update(inner | field)
         return written
+
+
+def said(error: ValidationError) -> str:
+    """What is wrong, where a mapping stands by itself and not in a configuration's file."""
+    problems = error.errors(include_url=False)
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in problems
+    )
 
 
 def _resolve(value: object, info: ValidationInfo) -> Secret:

@@ -84,6 +84,17 @@ class KeyLive:
         return not self.resting and not self.account.is_cooling(model, now_s)
 
 
+class CanaryLive:
+    """One canary, besides its rollout."""
+
+    __slots__ = ("copies", "copies_failed", "copies_sent")
+
+    def __init__(self) -> None:
+        self.copies = 0  # of requests, under way in shadow mode
+        self.copies_sent = 0
+        self.copies_failed = 0
+
+
 class ClientLive:
     """One client: how much it has used."""
 
@@ -174,6 +185,7 @@ class Registry:
         self.pools: dict[str, PoolLive] = {}
         self.accounts: dict[str, AccountLive] = {}
         self.clients: dict[str, ClientLive] = {}
+        self.canaries: dict[str, CanaryLive] = {}
 
     def upstream(self, name: str) -> UpstreamLive:
         """The live state of the upstream called `name`, begun when it is first asked for."""
@@ -198,6 +210,10 @@ class Registry:
     def client(self, name: str) -> ClientLive:
         """The live state of the client called `name`, begun when it is first asked for."""
         return self.clients.get(name) or self.clients.setdefault(name, ClientLive(name))
+
+    def canary(self, name: str) -> CanaryLive:
+        """The live state of the canary called `name`, begun when it is first asked for."""
+        return self.canaries.get(name) or self.canaries.setdefault(name, CanaryLive())
 
     def inflight(self) -> list[tuple[str, int]]:
         """Open requests, by upstream."""

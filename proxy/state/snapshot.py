@@ -16,13 +16,14 @@ from proxy.model.client_keys import digest
 from proxy.model.outcome import Outcome
 from proxy.obs.metrics import Series
 from proxy.policy.balance import Balancer
+from proxy.policy.canary import Rollout
 from proxy.policy.cors import Cors
 from proxy.policy.fields import Pair
 from proxy.policy.key_turns import KeyTurns
 from proxy.policy.limits import Limits
 from proxy.policy.outlier import FAILURES, Ejection
 from proxy.policy.retry import RetryRule
-from proxy.state.live import ClientLive, KeyLive, MemberLive, PoolLive, UpstreamLive
+from proxy.state.live import CanaryLive, ClientLive, KeyLive, MemberLive, PoolLive, UpstreamLive
 
 _OK = Outcome.OK
 
@@ -183,6 +184,18 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Canary:
+    """A pool beside another one, that is to have its requests if it proves to be as good."""
+
+    name: str
+    rollout: Rollout  # live: it goes on over reloads
+    pool: Pool
+    live: CanaryLive
+    header: bytes  # the field, in lower case, that says what is drawn together; empty: another thing does
+    max_gap_s: float  # a longer silence amid an answer is a stall
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
     label: str  # how metrics and logs call it
     prefix: bytes  # without a trailing slash: "" is everything
@@ -194,7 +207,14 @@ class Route:
     buffer_bytes: int
     series: Mapping[Member, Series]  # of its pool's members, and of those of its fallbacks
     own_series: Series  # answers of our own to requests of this route
-    replaces_model: bool  # some member of its pool has a model of its own
+    replaces_model: bool  # some member of its pools has a model of its own
+    canary: Canary | None  # beside its pool
+
+    def pools(self) -> Iterator[Pool]:
+        """All that its requests may come to."""
+        yield from self.pool.chain()
+        if self.canary is not None:
+            yield from self.canary.pool.chain()
 
     def matches_path(self, path: bytes) -> bool:
         """Does the path begin with this prefix, at the boundary of a segment?"""

@@ -2,7 +2,7 @@
 
 A request's way through the room, and a verdict's:
 
-    arms      which arm a request is drawn to                  spec, analysis, fields   what the operator asks for
+    arms      which arm a request is drawn to                  spec, analysis           what the operator asks for
     recorder  what is seen of it, as counts (one a worker)     states, commands         what may happen, and by whom
     counts    what closed, mergeable                           progress                 what follows from a verdict
     history   what is slow, frozen from the baseline           events, memory           what is told, shown and kept
@@ -15,10 +15,10 @@ A request's way through the room, and a verdict's:
 """
 
 from proxy.policy.canary.arms import Arm
-from proxy.policy.canary.events import EVENTS, CanaryEvent
+from proxy.policy.canary.events import CanaryEvent
 from proxy.policy.canary.rollout import Rollout
 from proxy.policy.canary.spec import CanarySpec
 from proxy.policy.canary.states import IllegalTransition, State
 from proxy.policy.canary.strata import Stratum
 
-__all__ = ["Arm", "CanaryEvent", "CanarySpec", "EVENTS", "IllegalTransition", "Rollout", "State", "Stratum"]
+__all__ = ["Arm", "CanaryEvent", "CanarySpec", "IllegalTransition", "Rollout", "State", "Stratum"]

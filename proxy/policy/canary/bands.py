@@ -8,11 +8,10 @@ Failed requests have no latency, and are left out; a canary that fails is not se
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
-from proxy.model.quantities import duration_text, parse_wait, shown
-from proxy.policy.canary.fields import Fields, items, number, one_of
+from proxy.model import canary_settings as written
+from proxy.model.quantities import duration_text
 
 PIECES = 60  # of a window
 
@@ -99,45 +98,17 @@ def text(mean: Mean) -> str:
     return "none" if mean.mean_s is None else f"{mean.mean_s:.3g} s of {mean.samples}"
 
 
-def read_bands(read: Fields) -> Bands:
-    """The part of `analysis` that is of this method. Raises ValueError."""
-    percent = number(0, 100, "percent from 0 to 100")
-    bands = Bands(
-        interval_s=read.read("interval", parse_wait, "5m"),
-        window_s=read.read("window", parse_wait, "5m"),
-        metric=read.read("metric", one_of("ttft", "time_per_chunk"), "ttft"),
-        initial=read.read("initial", percent, 10) / 100,
-        lowest=read.read("min", percent, 1) / 100,
-        highest=read.read("max", percent, 100) / 100,
-        bands=tuple(_band(each, f"{read.at('bands')}[{i}]") for i, each in enumerate(read.read("bands", items))),
-        otherwise=read.read("otherwise", one_of("alert", "rollback"), "alert"),
+def bands_of(found: written.Analysis) -> Bands:
+    def share(percent: float | None, default: float) -> float:
+        return (default if percent is None else percent) / 100
+
+    return Bands(
+        interval_s=found.interval_s or 300.0,
+        window_s=found.window_s or 300.0,
+        metric=found.metric or "ttft",
+        initial=share(found.initial, 10),
+        lowest=share(found.min, 1),
+        highest=share(found.max, 100),
+        bands=tuple(Band(band.below_s, band.change / 100) for band in found.bands),
+        otherwise=found.otherwise or "alert",
     )
-    if not bands.bands:
-        raise ValueError(f"{read.at('bands')}: there is none: write - {{below: 50ms, change: +10}}")
-    for before, after in pairwise(bands.bands):
-        if after.below_s <= before.below_s:
-            raise ValueError(
-                f"{read.at('bands')}: {duration_text(after.below_s)} comes after {duration_text(before.below_s)}: "
-                "write bands that rise"
-            )
-    if not bands.lowest <= bands.initial <= bands.highest:
-        raise ValueError(f"{read.at('initial')}: {bands.initial:.0%} is not within min and max: write one that is")
-    return bands
-
-
-def _band(value: object, place: str) -> Band:
-    inner = Fields(value, place)
-    change = inner.read("change", _change)
-    band = Band(below_s=inner.read("below", parse_wait), change=change / 100)
-    inner.done()
-    return band
-
-
-def _change(value: object) -> float:
-    """YAML reads `+10` as a number; as a text it means the same."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError(f"{shown(value)} is no change: write +10 or -5") from None
-    return number(-100, 100, "percent such as +10 or -5")(value)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from proxy.policy.canary.fields import number
+from proxy.model.quantities import shown
 from proxy.policy.canary.progress import Progress
 from proxy.policy.canary.states import Event, IllegalTransition, State
 from proxy.policy.canary.verdict import Course
@@ -54,7 +54,9 @@ def retry(progress: Progress, now_s: float, reason: str = "by hand") -> None:
 
 def weight(progress: Progress, now_s: float, weight: float, reason: str = "by hand") -> None:
     """Percent. Fresh evidence, at a higher threshold."""
-    share = number(0.01, 99.99, "percent above 0 and below 100")(weight) / 100
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.01 <= weight <= 99.99:
+        raise ValueError(f"{shown(weight)} is no weight: write percent, above 0 and below 100")
+    share = weight / 100
     state = progress.life.check(Event.WEIGHED)
     at, before = progress.position, progress.weight
     pause_at, pause_until_s = progress.pause_at, progress.pause_until_s

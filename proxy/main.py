@@ -19,7 +19,8 @@ from proxy import __version__
 from proxy.controlplane.admin import Admin
 from proxy.controlplane.admin_keys import AdminKeys
 from proxy.controlplane.audit import Audit
-from proxy.controlplane.build import build
+from proxy.controlplane.build import InForce, build
+from proxy.controlplane.canaries import Canaries, CanaryStore
 from proxy.controlplane.certificates import Certificates
 from proxy.controlplane.checks import Checks
 from proxy.controlplane.client_store import ClientStore
@@ -80,11 +81,12 @@ class Serinus:
         store = KeyStore(state_dir, loaded.vault, log)
         store.restore(self.keyring, settings)
         self.keyring.take(settings, "start")
-        client_store = ClientStore(state_dir)
+        client_store, canary_store = ClientStore(state_dir), CanaryStore(state_dir)
         self.clients = Clients(settings, self.registry, wall_clock, client_store.load())
-        self.recorder = Recorder(Audit(state_dir / "audit.log", wall_clock), store, client_store, log)
-        in_force = self.keyring.serving, self.clients.in_force
-        snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, {}, *in_force))
+        self.recorder = Recorder(Audit(state_dir / "audit.log", wall_clock), store, client_store, canary_store, log)
+        self.canaries = Canaries(settings, clock, random.Random(), log, canary_store.load())  # noqa: S311 - dice
+        in_force = InForce(self.keyring.serving, self.clients.in_force, self.canaries.in_force)
+        snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, in_force=in_force))
         self.metrics.generation = 1
         self.metrics.inflight = self.registry.inflight
         self.metrics.outcomes = self.registry.outcomes
@@ -115,8 +117,7 @@ class Serinus:
             loaded,
             self.registry,
             self.metrics,
-            self.keyring,
-            self.clients,
+            in_force,
             self.data_plane.swap,
             self.targets,
             self.certificates,
@@ -125,11 +126,12 @@ class Serinus:
         self.keyring.on_change = self._keys_changed
         self.keyring.on_event = self.recorder.event
         self.clients.on_change = self.reloader.renew
+        self.canaries.on_change = self._canaries_changed
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
         self.secret_files = SecretFiles(loaded.secret_files, self.reloader.read_secrets_anew, log)
         self.certificate_files = SecretFiles(self.certificates.files, self.certificates.renew, log, LOOK_S)
-        self.reloader.on_applied = self._watch
+        self.reloader.on_applied = self._applied
         self._tasks = Tasks()
         self.ready = False
         keys = AdminKeys(self.keyring, self.recorder, clock, self.data_plane.cut_holders)
@@ -145,6 +147,7 @@ class Serinus:
         self.data_plane.start()
         self.data_plane.watch.add(self._recent)
         self.data_plane.watch.add(self.clients)
+        self.data_plane.watch.add(self.canaries)
         if isinstance(self._access, AccessLines):
             self.data_plane.watch.add(self._access)
         admin = self.admin.start(self.certificates.handshakes("admin"))
@@ -163,9 +166,15 @@ class Serinus:
         """No more active checks, and no more looking for targets."""
         await self._tasks.close()
 
-    def _watch(self, loaded: Loaded) -> None:
+    def _applied(self, loaded: Loaded) -> None:
         self.secret_files.watch(loaded.secret_files)
         self.certificate_files.watch(self.certificates.files)
+        self.clients.take(loaded.settings)
+        self.canaries.take(loaded.settings)
+        self.keyring.take(loaded.settings, "reload")
+
+    def _canaries_changed(self) -> None:
+        self.recorder.begin_save_canaries(self.canaries.kept)
 
     def _keys_changed(self) -> None:
         self.reloader.renew()

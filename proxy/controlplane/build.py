@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from hashlib import sha256
 from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import quote
 
 from proxy.controlplane.certificates import read_all
@@ -32,6 +33,16 @@ RolloutsInForce = Callable[[s.Settings], Mapping[str, Rollout]]  # by the canary
 ClientsInForce = Callable[[s.Settings], ClientKeys | None]
 Addresses = Mapping[str, tuple[str, ...]]
 """By upstream. One that has none here is a single target, reached by its name."""
+
+
+class InForce(NamedTuple):
+    """What a configuration begins with, as it is by now: by rotations, by hand, by evidence."""
+
+    keys: KeysInForce
+    clients: ClientsInForce
+    rollouts: RolloutsInForce
+
+
 _Targets = Mapping[str, tuple[Upstream, ...]]
 
 
@@ -41,35 +52,34 @@ def build(
     metrics: Metrics,
     generation: int,
     addresses: Addresses = MappingProxyType({}),
-    keys_in_force: KeysInForce | None = None,
-    clients_in_force: ClientsInForce | None = None,
-    rollouts_in_force: RolloutsInForce = lambda settings: {},
+    in_force: InForce | None = None,
 ) -> Snapshot:
     """The snapshot of `settings`. Raises ConfigInvalid where a TLS file cannot be used; then nothing has changed.
 
-    `keys_in_force`, `clients_in_force`: if they are not those of the settings.
+    `in_force`: what was changed since the settings were written.
     """
-    keys_in_force = keys_in_force or partial(as_configured, registry)
-    clients_in_force = clients_in_force or Clients(settings, registry, wall_clock=float).in_force
+    in_force = in_force or InForce(
+        partial(as_configured, registry), Clients(settings, registry, wall_clock=float).in_force, lambda settings: {}
+    )
     problems: list[Problem] = []
     endpoints = {name: _endpoint(name, upstream, problems) for name, upstream in settings.upstreams.items()}
     if problems:
         raise ConfigInvalid(tuple(problems))
     whole = {
-        name: _upstream(name, upstream, endpoints[name], registry.upstream(name), keys_in_force, registry.clock())
+        name: _upstream(name, upstream, endpoints[name], registry.upstream(name), in_force.keys, registry.clock())
         for name, upstream in settings.upstreams.items()
     }
     targets = {
         name: _targets(whole[name], addresses.get(name, ()), registry) for name, upstream in settings.upstreams.items()
     }
     pools = _pools(settings, targets, registry)
-    canaries = _canaries(rollouts_in_force(settings), pools, registry)
+    canaries = _canaries(in_force.rollouts(settings), pools, registry)
     deployment_id = _deployment_id(settings)
     return Snapshot(
         generation=generation,
         deployment_id=deployment_id,
         via_line=b"via: 1.1 %b\r\n" % deployment_id,
-        clients=clients_in_force(settings),
+        clients=in_force.clients(settings),
         routes=tuple(_route(route, pools, canaries, metrics) for route in settings.routes),
         pools=tuple(pools.values()),
         upstreams={target.live.name: target for each in targets.values() for target in each},

@@ -32,6 +32,7 @@ SECRETS: tuple[Pattern, ...] = (
     ("upstreams", ANY, "keys", ANY, "value"),
     ("master_keys", ANY),
     ("client_pepper",),
+    ("canaries", ANY, "webhooks", ANY, "secret"),
 )
 FILES: tuple[Pattern, ...] = (
     *((*listener, "tls", file) for listener in (("listen", ANY), ("admin",)) for file in ("cert", "key", "client_ca")),
@@ -62,7 +63,17 @@ def crosscheck(document: Document, secrets: SecretReader) -> list[Problem]:
     """The problems, in no order. `secrets` has resolved what could be."""
     data = document.data
     findings: list[Finding] = []
-    for check in (_sections, _references, _circles, _keys_of_members, _names, _headers, _addresses, _exposure):
+    for check in (
+        _sections,
+        _references,
+        _circles,
+        _canaries,
+        _keys_of_members,
+        _names,
+        _headers,
+        _addresses,
+        _exposure,
+    ):
         findings += check(data)
     findings += _shared_secrets(data, secrets)
     findings += _files(data, secrets.locate)
@@ -108,6 +119,8 @@ def _references(data: Any) -> Iterator[Finding]:
         ("upstream", "upstreams", ("pools", ANY, "members", ANY, "upstream")),
         ("pool", "pools", ("routes", ANY, "pool")),
         ("pool", "pools", ("pools", ANY, "fallback")),
+        ("pool", "pools", ("canaries", ANY, "baseline")),
+        ("pool", "pools", ("canaries", ANY, "canary")),
     ):
         names = data.get(section)
         if not isinstance(names, dict) or not names:
@@ -126,6 +139,33 @@ def _circles(data: Any) -> Iterator[Finding]:
         if name == first:
             circle = " → ".join(map(str, [*passed, first]))
             yield ("pools", first, "fallback"), f"a circle ({circle}): remove one of these fallbacks"
+
+
+def _canaries(data: Any) -> Iterator[Finding]:
+    """Whose arms cannot be told apart, or hide each other's failures."""
+    routed = {pool for _, pool in texts(data, "routes", ANY, "pool")}
+    beside: dict[str, Path] = {}
+    following = {path[1]: name for path, name in texts(data, "pools", ANY, "fallback")}
+    for path, canary in find(data, ("canaries", ANY)):
+        match canary:
+            case {"baseline": str(baseline), "canary": str(pool)}:
+                place = (*path, "baseline")
+                if baseline in beside:
+                    yield place, f"{beside[baseline][1]} has the baseline {shown(baseline)} too: one canary each"
+                beside.setdefault(baseline, path)
+                if routed and baseline not in routed:
+                    yield place, f"no route leads to {shown(baseline)}: name the pool of a route"
+                if pool in routed:
+                    yield (*path, "canary"), f"a route leads to {shown(pool)}: its requests would be drawn by nobody"
+                passed: list[str] = []
+                while pool in following and pool not in passed:
+                    passed.append(pool)
+                    pool = following[pool]
+                    if pool == baseline:
+                        yield (
+                            (*path, "canary"),
+                            (f"it falls back on {shown(baseline)}, which would hide its failures: end that"),
+                        )
 
 
 def _keys_of_members(data: Any) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from proxy.controlplane.audit import Audit, Entry, read, verify
+from proxy.controlplane.canaries import CanaryStore, Kept
 from proxy.controlplane.client_store import ClientStore, Issued
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
@@ -33,9 +34,11 @@ class Recorder:
     audit: Audit
     keys: KeyStore
     clients: ClientStore
+    canaries: CanaryStore
     log: Log
     _in_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: Tasks = field(default_factory=Tasks)
+    _canaries_due: bool = False
 
     def event(self, what: str, who: str, about: dict[str, str]) -> None:
         """Something has happened that is for the audit log."""
@@ -57,6 +60,18 @@ class Recorder:
     async def save_clients(self, issued: Issued) -> str:
         """Likewise of clients."""
         return await self._write(lambda: self.clients.save(issued))
+
+    def begin_save_canaries(self, kept: Callable[[], Kept]) -> None:
+        """Keep how rollouts fare, soon. `kept`: asked for when it is its turn, so that a slow disk has one to write."""
+        if not self._canaries_due:
+            self._canaries_due = True
+            self._tasks.spawn(self._save_canaries(kept))
+
+    async def _save_canaries(self, kept: Callable[[], Kept]) -> None:
+        async with self._in_turn:
+            self._canaries_due = False
+        now = kept()
+        await self._ignored(lambda: self.canaries.save(now))
 
     async def audited(self, last: int) -> Audited:
         """Is the audit log whole, and what are its last entries?"""

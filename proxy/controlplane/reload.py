@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.controlplane.build import Addresses, build
+from proxy.controlplane.build import Addresses, InForce, build
 from proxy.controlplane.certificates import Certificates
-from proxy.controlplane.clients import Clients
-from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load, read_anew
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.controlplane.targets import Targets
@@ -54,8 +52,7 @@ class Reloader:
         started_with: Loaded,
         registry: Registry,
         metrics: Metrics,
-        keyring: Keyring,
-        clients: Clients,
+        in_force: InForce,
         swap: Callable[[Snapshot], None],
         targets: Targets,
         certificates: Certificates,
@@ -64,8 +61,8 @@ class Reloader:
         self._path, self._environ, self._started_with = path, environ, started_with.settings
         self._loaded = started_with  # in force
         self.settings = started_with.settings  # likewise
-        self._registry, self._metrics, self._keyring, self._swap = registry, metrics, keyring, swap
-        self._clients, self._targets, self._certificates, self._log = clients, targets, certificates, log
+        self._registry, self._metrics, self._in_force, self._swap = registry, metrics, in_force, swap
+        self._targets, self._certificates, self._log = targets, certificates, log
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
@@ -103,8 +100,6 @@ class Reloader:
                 self._targets.use(loaded.settings, addresses)
                 self._certificates.use(certificates)
                 self.last = self._applied(loaded)
-                self._clients.take(loaded.settings)
-                self._keyring.take(loaded.settings, "reload")
                 self.on_applied(loaded)
                 await self._certificates.renew()
             return self.last
@@ -137,8 +132,7 @@ class Reloader:
 
     def _put_in_force(self, settings: Settings, addresses: Addresses, generation: int) -> None:
         """Raises ConfigInvalid; then nothing has changed."""
-        in_force = self._keyring.serving, self._clients.in_force
-        snapshot = build(settings, self._registry, self._metrics, generation, addresses, *in_force)
+        snapshot = build(settings, self._registry, self._metrics, generation, addresses, self._in_force)
         self._swap(snapshot)
         self.settings = settings
         self.on_change(settings, addresses)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from proxy.model.address import Address, BaseUrl
+from proxy.model.canary_settings import Canary
 from proxy.model.client_settings import Client
 from proxy.model.headers import HeaderMatch
 from proxy.model.limit_settings import ClientLimits, Rates
@@ -37,6 +38,7 @@ __all__ = [
     "AdminToken",
     "Auth",
     "BaseUrl",
+    "Canary",
     "Client",
     "ClientLimits",
     "Cors",
@@ -290,4 +292,7 @@ class Settings(Record):
     )
     upstreams: dict[Name, Upstream] = Field(default_factory=dict, description="The provider endpoints, by name.")
     pools: dict[Name, Pool] = Field(default_factory=dict, description="Upstreams that share requests, by name.")
+    canaries: dict[Name, Canary] = Field(
+        default_factory=dict, description="Pools that are to take others' places, if they prove to be no worse."
+    )
     routes: tuple[Route, ...] = Field((), description="Which requests go to which pool; the first match decides.")

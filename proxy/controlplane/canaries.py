@@ -1,0 +1,139 @@
+"""The canaries of a configuration: each has a rollout, which is asked every few seconds what follows from what it saw.
+
+A rollout outlives snapshots and restarts as long as the canary's settings stay the same: another weight or threshold is
+another question, and begins anew. Nothing here decides: `policy/canary` does, and what it says is done, told, and kept.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from proxy.controlplane.state_file import StateFile
+from proxy.model.canary_settings import Canary as CanarySettings
+from proxy.model.settings import Settings
+from proxy.obs.log import Log
+from proxy.policy.canary import CanaryEvent, CanarySpec, Rollout
+from proxy.policy.canary.arms import Dice
+from proxy.policy.canary.states import OVER
+
+QUIET = frozenset(("evaluated",))  # told often, and asked for by nobody
+
+
+class CanaryNotFound(LookupError):
+    """The message says what is known."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What is kept across restarts: each rollout's dump, by the canary's name."""
+
+    rollouts: dict[str, dict[str, Any]]
+
+
+class CanaryStore:
+    """`canaries.json` in `state_dir`. To load and to save waits for the disk."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file = StateFile(state_dir / "canaries.json", Kept)
+
+    def load(self) -> Kept:
+        """Raises StateUnreadable: without it a canary that was rolled back would begin once more."""
+        return self._file.load() or Kept({})
+
+    def save(self, kept: Kept) -> None:
+        """Raises StateUnwritable or StateUnreadable; what was remembered before is whole."""
+        self._file.save(kept)
+
+
+class Canaries:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float], dice: Dice, log: Log, kept: Kept | None = None
+    ) -> None:
+        self._clock, self._dice, self._log = clock, dice, log
+        self.rollouts: dict[str, Rollout] = {}
+        self._coming: tuple[Settings, dict[str, Rollout]] | None = None
+        self._due_s: dict[str, float] = {}
+        self.transitions: dict[tuple[str, str], int] = {}  # how often what happened to which canary
+        self.on_event: Callable[[str, CanaryEvent, str], None] = lambda canary, event, who: None
+        self.on_change: Callable[[], None] = lambda: None
+        self.deadline_s = 0.0  # of the next look
+        self._take(settings, {} if kept is None else kept.rollouts)
+
+    # --- which there are -----------------------------------------------------------------------------------------
+
+    def in_force(self, settings: Settings) -> Mapping[str, Rollout]:
+        """The rollouts under these settings; those that are new begin when the settings are taken."""
+        if self._coming is None or self._coming[0] is not settings:
+            self._coming = (
+                settings,
+                {name: self._rollout(name, canary, {}) for name, canary in settings.canaries.items()},
+            )
+        return self._coming[1]
+
+    def take(self, settings: Settings) -> None:
+        """These settings are in force now."""
+        self.rollouts = dict(self.in_force(settings))
+        self._due_s = {name: self._due_s.get(name, 0.0) for name in self.rollouts}
+        self.deadline_s = 0.0
+        self.on_change()
+
+    def _take(self, settings: Settings, kept: Mapping[str, dict[str, Any]]) -> None:
+        rollouts = {name: self._rollout(name, canary, kept) for name, canary in settings.canaries.items()}
+        self._coming = settings, rollouts
+        self.rollouts = dict(rollouts)
+        self._due_s = dict.fromkeys(rollouts, 0.0)
+
+    def _rollout(self, name: str, canary: CanarySettings, kept: Mapping[str, dict[str, Any]]) -> Rollout:
+        spec, known = CanarySpec.of(canary), self.rollouts.get(name)
+        if known is not None and known.spec.hash == spec.hash:
+            return known
+        dump = kept.get(name)
+        if dump is None:
+            return Rollout(spec, self._dice, self._clock())
+        return Rollout.load(dump, spec, self._dice, self._clock())
+
+    def find(self, name: str) -> Rollout:
+        """Raises CanaryNotFound."""
+        rollout = self.rollouts.get(name)
+        if rollout is None:
+            there = ", ".join(self.rollouts) or "none"
+            raise CanaryNotFound(f"no canary is called {name!r}; there are: {there}")
+        return rollout
+
+    # --- what happens to them ------------------------------------------------------------------------------------
+
+    def expired(self, now_s: float) -> None:
+        """It is time to look at those that are due."""
+        for name, rollout in self.rollouts.items():
+            if self._due_s[name] <= now_s and rollout.state not in OVER:
+                self._due_s[name] = now_s + rollout.spec.analysis.interval_s
+                self._told(name, rollout.tick(now_s), "serinus")
+        waiting = [due_s for name, due_s in self._due_s.items() if self.rollouts[name].state not in OVER]
+        self.deadline_s = min(waiting, default=math.inf)
+        if waiting:
+            self.on_change()
+
+    def command(self, name: str, what: str, who: str, **options: object) -> list[CanaryEvent]:
+        """Tell a rollout something by hand. Raises CanaryNotFound, IllegalTransition where it is no time for it, and
+        ValueError where it is said wrongly; nothing has changed then."""
+        rollout = self.find(name)
+        events = rollout.command(what, self._clock(), **options)
+        self._due_s[name] = self.deadline_s = 0.0
+        self._told(name, events, who)
+        self.on_change()
+        return events
+
+    def _told(self, name: str, events: Iterable[CanaryEvent], who: str) -> None:
+        for event in events:
+            count = name, event.name
+            self.transitions[count] = self.transitions.get(count, 0) + 1
+            log = self._log.debug if event.name in QUIET else self._log.info
+            log("canary", canary=name, happened=event.name, said=event.text, who=who, **event.numbers)
+            self.on_event(name, event, who)
+
+    def kept(self) -> Kept:
+        """What is to be remembered now."""
+        now_s = self._clock()
+        return Kept({name: rollout.dump(now_s) for name, rollout in self.rollouts.items()})

@@ -55,22 +55,45 @@ class Sample:
         self.finished(outcome_of(error.status), error.status, now_s)
 
 
-def pool_for(request: Request, canary: Canary, baseline: Pool, body: bytes, model: ModelField | None) -> Pool:
-    """The pool of the arm that the request is drawn to, or may choose itself; it is a sample unless it chose."""
-    rollout, head = canary.rollout, request.head
-    forced = _FORCED.get(head.fields.arm) if rollout.spec.force_header and head.fields.arm else None
+def pool_for(
+    request: Request, canary: Canary, baseline: Pool, body: bytes, model: ModelField | None, *, more: bool
+) -> Pool:
+    """The pool of the arm that the request is drawn to, or may choose itself; it is a sample unless it chose.
+
+    `more` of the body is to follow.
+    """
+    rollout, asked = canary.rollout, request.head.fields.arm
+    if rollout.spec.mode == "shadow":
+        request.arm = Arm.BASELINE
+        _draw_copy(request, canary, body, model, more=more)
+        return baseline
+    forced = _FORCED.get(asked) if asked and rollout.spec.force_header else None
     if forced is not None:
         request.arm = forced
     else:
-        unit = _unit(request, canary, body)
-        request.arm = rollout.draw(unit)
-        if rollout.state not in OVER and not head.websocket:
-            request.sample = Sample(canary, request.arm, _stratum(request, body, model), request.ready_s, unit)
+        request.arm = rollout.draw(_unit(request, canary, body))
+        if rollout.state not in OVER and not request.head.websocket:
+            request.sample = sample_of(request, canary, request.arm, body, model)
     return canary.pool if request.arm is Arm.CANARY else baseline
 
 
-def _stratum(request: Request, body: bytes, model: ModelField | None) -> Stratum:
-    return Stratum(len(body), _STREAM.search(body) is not None, model_of(request, body, model) or "")
+def _draw_copy(request: Request, canary: Canary, body: bytes, model: ModelField | None, *, more: bool) -> None:
+    """Is the request to be copied? If not it is a sample; without a draw it is nothing, or the label were no coin."""
+    rollout, head = canary.rollout, request.head
+    if rollout.state in OVER or canary.live.copies >= rollout.spec.max_concurrent:
+        return
+    if more or head.websocket or head.hands_out or (head.may_store and b'"store"' in body):
+        return  # too large to keep, or it would make something twice
+    if rollout.draw(_unit(request, canary, body)) is Arm.CANARY:
+        request.copied = True
+    else:
+        request.sample = sample_of(request, canary, Arm.BASELINE, body, model)
+
+
+def sample_of(request: Request, canary: Canary, arm: Arm, body: bytes, model: ModelField | None) -> Sample:
+    """The request, begun as a sample of this arm."""
+    stratum = Stratum(len(body), _STREAM.search(body) is not None, model_of(request, body, model) or "")
+    return Sample(canary, arm, stratum, request.ready_s, _unit(request, canary, body))
 
 
 def _unit(request: Request, canary: Canary, body: bytes) -> str | None:

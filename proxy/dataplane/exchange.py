@@ -321,5 +321,8 @@ class Exchange(Sending):
             self._plan.over()
         if self.upload is not None:
             self.upload.stop()
-        self._tools.account.exchange(request, self._route, outcome, reason, now_s)
+        self._account(outcome, reason, now_s)
         self._caller.exchange_ended(keep_alive=keep_alive)
+
+    def _account(self, outcome: Outcome, reason: str, now_s: float) -> None:
+        self._tools.account.exchange(self._request, self._route, outcome, reason, now_s)

@@ -19,6 +19,7 @@ from proxy.dataplane.hedged import Hedged
 from proxy.dataplane.plan import Plan, first_way
 from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
+from proxy.dataplane.shadow import send_copy
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.tunnel import Tunnel
 from proxy.model.errors import (
@@ -144,7 +145,7 @@ class Handler:
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
         try:
-            way, plan = self._way(request, route, only_way, body, model)
+            way, plan = self._way(request, route, only_way, body, model, more=more)
         except UpstreamCredentialsExhausted:
             if self.in_force(head):
                 raise
@@ -158,10 +159,12 @@ class Handler:
         except Exception:
             exchange.abort("the proxy failed; its log says why")
             raise
+        if request.copied and route.canary is not None:
+            send_copy(self._tools, request, route, route.canary, body, model)
         return exchange
 
     def _way(
-        self, request: Request, route: Route, only_way: Way | None, body: bytes, model: ModelField | None
+        self, request: Request, route: Route, only_way: Way | None, body: bytes, model: ModelField | None, *, more: bool
     ) -> tuple[Way, Plan | None]:
         """The way to take first, and the plan for those after it, if one was needed."""
         now_s, canary = request.ready_s, route.canary
@@ -170,7 +173,7 @@ class Handler:
             return plan.only(only_way, now_s), plan
         if canary is None:
             return first_way(request, route.pool, body, model, now_s)
-        pool = pool_for(request, canary, route.pool, body, model)
+        pool = pool_for(request, canary, route.pool, body, model, more=more)
         try:
             return first_way(request, pool, body, model, now_s)
         except ProxyError as error:

@@ -222,6 +222,9 @@ class Sending(ABC):
         self._leave_connection()
         self._lease.finish(outcome, now_s, tokens=0)
         self._judge(outcome, reason, now_s)
+        self._account_for_try(reason)
+
+    def _account_for_try(self, reason: str) -> None:
         self._tools.account.tried(self._request, self._route, reason)
 
     def _begin_again(self, way: Way, now_s: float) -> None:

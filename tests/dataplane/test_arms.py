@@ -124,9 +124,7 @@ async def test_what_becomes_of_requests_is_what_it_sees(start):
             status = request.field(b"x-want") or b"200 OK"
             await talk.send(whole(b"{}", status=status))
 
-    running, _, _ = (
-        await start("weight: 99", new=new)
-    )
+    running, _, _ = await start("weight: 99", new=new)
     for status in (b"200 OK", b"404 Not Found", b"500 Oh", b"429 Slow"):
         await asked(running, 40, post(fields=b"X-Want: %b\r\n" % status))
     counts = seen(running)["canary"]

@@ -114,7 +114,9 @@ def test_what_failed_waited_for_ever_however_fast_it_was(outcome):
     assert late(found, True, CHUNK, 9) == [0, 0, 0, 0, 0, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize(("status", "waited_for_ever"), [(408, True), (429, True), (500, True), (404, False), (400, False)])
+@pytest.mark.parametrize(
+    ("status", "waited_for_ever"), [(408, True), (429, True), (500, True), (404, False), (400, False)]
+)
 def test_a_status_says_more_than_that_the_answer_was_whole(status, waited_for_ever):
     record = recorder()
     serve(record, 1, CANARY, 0.0, ttft_s=0.01, took_s=0.03, status=status)
@@ -390,7 +392,9 @@ def test_two_workers_counts_are_those_of_one_who_saw_it_all(requests, sticky):
     for token, (which, arm, gap_s, ttft_s, took_s, outcome, stalls, chunks) in enumerate(requests):
         now_s += gap_s
         unit = f"unit-{token}" if sticky else None
-        events.append((now_s, token, 0, which, lambda r, t=token, a=arm, s=now_s, u=unit: r.started(t, a, STREAM, s, u)))
+        events.append(
+            (now_s, token, 0, which, lambda r, t=token, a=arm, s=now_s, u=unit: r.started(t, a, STREAM, s, u))
+        )
         if ttft_s is not None:
             first_s = now_s + ttft_s
             events.append((first_s, token, 1, which, lambda r, t=token, s=first_s: r.first_byte(t, s)))

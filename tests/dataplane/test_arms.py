@@ -108,7 +108,7 @@ UNITS = {
 async def test_what_is_drawn_together_stays_together(start, unit):
     clients = "clients: [" + ", ".join(f"{{name: c{n}, key: key-{n}}}" for n in range(40)) + "]"
     more = clients if unit == "client" else ""
-    running, _, new = await start(f"weight: 50, unit: '{unit.partition(' ')[0]}'", more=more)
+    running, _, _ = await start(f"weight: 50, unit: '{unit.partition(' ')[0]}'", more=more)
     arms = {n: await asked(running, 3, UNITS[unit](n)) for n in range(40)}
     assert all(len(counts) == 1 for counts in arms.values())
     assert 5 < len([1 for counts in arms.values() if counts[b"canary"]]) < 35

@@ -117,7 +117,7 @@ class Serinus:
         )
         self.keyring.on_change = self._keys_changed
         self.keyring.on_event = self.recorder.event
-        self.clients.on_change = self.reloader.renew
+        self.clients.on_change = self.data_plane.swap_clients
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
         self.secret_files = SecretFiles(loaded.secret_files, self.reloader.reload, log)

@@ -73,19 +73,23 @@ class Recorder:
         return Audited(str(path), verified.lines, where, read(path, last) if last else [])
 
     async def _write(self, write: Callable[[], object]) -> str:
+        """Returns why it was not written. Whoever waits for it may leave: it is in force, so it is written."""
+        said: list[str] = []
+        await asyncio.shield(self._tasks.spawn(self._written(write, said.append)))
+        return "".join(said)
+
+    async def _written(self, write: Callable[[], object], failed: Callable[[str], object]) -> None:
         async with self._in_turn:
             try:
                 await asyncio.to_thread(write)
             except (StateUnwritable, StateUnreadable) as error:
                 self.log.warning("state_not_written", reason=str(error))
-                return str(error)
-        return ""
+                failed(str(error))
 
     async def _ignored(self, write: Callable[[], object]) -> None:
         await self._write(write)
 
     async def close(self) -> None:
         """Write what is still to be written."""
-        async with self._in_turn:
-            pass
+        await self._tasks.finish()
         self.audit.close()

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from proxy import __version__
+from proxy.controlplane.client_status import ClientTraffic, client_traffic
 from proxy.controlplane.key_status import KeyStatus, key_statuses
 from proxy.controlplane.keyring import Keyring
 from proxy.obs.metrics import KeyState, MemberState, PoolState
@@ -84,6 +85,7 @@ class Status(msgspec.Struct, frozen=True):
     upstreams: dict[str, UpstreamStatus]
     pools: dict[str, PoolStatus]
     last_reload: dict[str, Any] | None = None
+    clients: dict[str, ClientTraffic] = {}  # that have something under way, or were refused something
 
 
 class Reporter:
@@ -142,6 +144,7 @@ class Reporter:
             },
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
+            clients=client_traffic(self._registry),
         )
 
     def _upstream(

@@ -171,6 +171,7 @@ async def test_status_before_anything_happened(start):
         "upstreams": {"up0": upstream},
         "pools": {"chat": {"traffic": QUIET, "members": [member]}},
         "last_reload": None,
+        "clients": {},
     }
 
 

@@ -11,7 +11,16 @@ from rich.text import Text
 
 from proxy.cli.admin_api import AdminApi, AdminUnavailable, with_admin
 from proxy.cli.parameters import Duration
-from proxy.cli.status_view import Trends, audit_view, headline, keys_table, pools_table, reload_line, upstreams_table
+from proxy.cli.status_view import (
+    Trends,
+    audit_view,
+    clients_table,
+    headline,
+    keys_table,
+    pools_table,
+    reload_line,
+    upstreams_table,
+)
 from proxy.controlplane.recorder import Audited
 from proxy.controlplane.status import Status
 
@@ -88,13 +97,14 @@ def _look(api: AdminApi, window_s: float, trends: Trends) -> RenderableType:
 
 
 def view(found: Status, trends: Trends | None = None) -> Group:
-    """All of it: a headline, the upstreams, the pools, the keys."""
+    """All of it: a headline, the upstreams, the pools, the keys, the clients."""
     if trends is not None:
         trends.look(found)
     parts: list[RenderableType] = [headline(found)]
     if (reloaded := reload_line(found)) is not None:
         parts.append(reloaded)
     parts += ["", upstreams_table(found, trends), "", pools_table(found)]
-    if (keys := keys_table(found)) is not None:
-        parts += ["", keys]
+    for table in (keys_table(found), clients_table(found)):
+        if table is not None:
+            parts += ["", table]
     return Group(*parts)

@@ -165,7 +165,7 @@ class Serinus:
 
     def _keys_changed(self) -> None:
         self.reloader.renew()
-        self.recorder.begin_save(self.keyring)
+        self.recorder.save(self.keyring)
 
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""

@@ -124,9 +124,9 @@ class AdminClients:
 
     async def _kept(self, request: web.Request, what: str, about: dict[str, str]) -> dict[str, str]:
         """Keep it and write it down. Says why the one or the other could not be; it is in force all the same."""
-        not_kept = await self._recorder.save_clients(self._clients.issued())
-        not_audited = await self._recorder.done(what, request[HOLDER], request.remote or "", about)
-        return {"not_kept": not_kept, "not_audited": not_audited}
+        kept = self._recorder.save_clients(self._clients.issued())
+        audited = self._recorder.done(what, request[HOLDER], request.remote or "", about)
+        return {"not_kept": await kept, "not_audited": await audited}
 
 
 def _name(request: web.Request) -> str:

@@ -91,8 +91,9 @@ class AdminKeys:
             raise refused(HTTPStatus.NOT_FOUND, str(error)) from None
         cut = self._cut(hit) if wanted.now else 0
         about = {"key": "/".join(_place(request)), "fingerprint": wanted.fingerprint or "in force", "cut": str(cut)}
-        not_kept = await self._recorder.save(self._keyring)
-        await self._recorder.done("key_revocation_asked", request[HOLDER], request.remote or "", about)
+        kept = self._recorder.save(self._keyring)
+        audited = self._recorder.done("key_revocation_asked", request[HOLDER], request.remote or "", about)
+        not_kept, _ = await kept, await audited
         return answer({"result": "revoked", "cut": cut, "not_kept": not_kept})
 
 

@@ -321,6 +321,7 @@ async def test_revocation_is_kept_though_who_asked_for_it_has_left(scripted, pro
         server = running.serinus.admin._runner.server
         await running.until(lambda: not server.connections)
     await running.stop()
+    assert [entry.what for entry in recorded(running)] == ["client_keys_revoked"]
     again = await proxy(text)
     assert await status(again, "client-key") == 401
 

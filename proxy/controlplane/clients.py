@@ -178,7 +178,9 @@ class Clients:
         issued = {key.key_hash: (client, key) for client in self._issued.values() for key in client.keys}
         for listed in self._listed:
             _, known = issued.pop(listed.key_hash, (None, None))
-            yield listed._replace(issued=known, ends_s=self._end_of(listed))
+            ends_s = self._end_of(listed)
+            same = known is None and ends_s == listed.ends_s
+            yield listed if same else listed._replace(issued=known, ends_s=ends_s)
         expires = {client.name: client.expires_s for client in settings.clients}
         for client, key in issued.values():
             is_out = client.was_listed and client.name not in expires
@@ -187,9 +189,8 @@ class Clients:
 
     def _end_of(self, key: ClientKeyStatus) -> float | None:
         """When it ends, or its client does."""
-        hashes = (key.key_hash, key.plain_hash or key.key_hash)
-        ends = [end for end in (key.ends_s, *map(self._ends.get, hashes)) if end is not None]
-        return min(ends, default=None)
+        by_hash = self._ends.get(key.key_hash), self._ends.get(key.plain_hash or key.key_hash)
+        return min((end for end in (key.ends_s, *by_hash) if end is not None), default=None)
 
     # --- what is done to them ------------------------------------------------------------------------------------
 
@@ -231,7 +232,6 @@ class Clients:
             if not (models is None and limits is None):
                 raise ClientRefused(f"the client {name!r} has models and limits already: leave them out")
             return issued or IssuedClient(name, was_listed=True)
-        self._records.pop(name, None)
         limits = limits or ClientLimits()
         return IssuedClient(
             name,

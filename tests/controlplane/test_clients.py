@@ -257,6 +257,15 @@ def test_revoking_all_keys_of_the_only_client_opens_no_door(desk):
     assert desk.who("web-key") is None
 
 
+def test_where_keys_were_issued_an_empty_list_opens_no_door(desk):
+    key, fingerprint = desk.issue("new")
+    desk.reload(settings_of())
+    assert (desk.who(key), desk.who("web-key"), desk.who("")) == ("new", None, None)
+    desk.clients.revoke("new", fingerprint)
+    desk.restart()
+    assert (desk.who(key), desk.who("")) == (None, None)
+
+
 @pytest.mark.parametrize("again", ["key: leaked", f"key_hash: '{plain('leaked')}'", "keys: [x, leaked]"])
 @pytest.mark.parametrize(("pepper", "later"), [("", ""), ("", "p"), ("p", "p"), ("p", "q"), ("p", "")])
 def test_revoked_key_is_dead_under_every_name_and_pepper(again, pepper, later):

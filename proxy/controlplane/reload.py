@@ -144,7 +144,7 @@ class Reloader:
         self.on_change(settings, addresses)
         self.generation = self._metrics.generation = generation
         members = {pool.name: [member.live for member in pool.members] for pool in snapshot.pools}
-        self._registry.forget_except(snapshot.upstreams.keys(), members)
+        self._registry.forget_except(snapshot.upstreams.keys(), members, self._clients.names(settings))
 
     def _check_exposure(self, settings: Settings) -> None:
         """Anyone may call where no clients are listed, and that was judged by the file's listeners: ours stay open."""

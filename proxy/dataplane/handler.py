@@ -28,7 +28,7 @@ from proxy.policy.limits import estimated_tokens
 from proxy.policy.named_models import is_model_list
 from proxy.policy.target import check_inside, origin_form
 from proxy.policy.usage import is_json
-from proxy.state.snapshot import Snapshots
+from proxy.state.snapshot import Client, Snapshots
 
 
 class Handler:
@@ -133,8 +133,8 @@ class Handler:
         client = head.client
         if head.counts_tokens:
             request.tokens = estimated_tokens(request.content_length if more and request.content_length else len(body))
-        if client is not None and client.bounded:
-            client_limits.check(request, client, now_s)
+        if client is not None:
+            self._check_client(request, client, now_s)
         model = model_asked(request, body, more=more) if head.goes_by_model else None
         route, only_way = choose(request, self._tools.makers, body, model)
         request.route = route
@@ -167,6 +167,13 @@ class Handler:
             exchange.abort("the proxy failed; its log says why")
             raise
         return exchange
+
+    def _check_client(self, request: Request, client: Client, now_s: float) -> None:
+        """May it still call, and is it within its limits? Raises Unauthenticated or ClientLimited."""
+        if not self.in_force(request.head):
+            identify(self._snapshots.current, request.head.fields)  # its key may have ended while the body came
+        if client.bounded:
+            client_limits.check(request, client, now_s)
 
 
 def _check_origin(head: Head) -> None:

@@ -215,11 +215,25 @@ class Registry:
             for outcome, count in live.outcomes.items()
         ]
 
-    def forget_except(self, upstreams: Collection[str], pools: Mapping[str, Collection[MemberLive]]) -> None:
+    def limited(self) -> list[tuple[str, str, int]]:
+        """How many requests of which client were refused by which limit; of those that it has, or that refused any."""
+        return [
+            (name, limit, count)
+            for name, live in self.clients.items()
+            for limit, count in live.limited.items()
+            if count or live.limits.has(limit)
+        ]
+
+    def forget_except(
+        self, upstreams: Collection[str], pools: Mapping[str, Collection[MemberLive]], clients: Collection[str]
+    ) -> None:
         """Drop the state of what is not in force and no request holds any more.
 
         `upstreams`: those in force, targets by their own names; `pools`: with their members.
         """
+        for name in self.clients.keys() - clients:
+            if self.clients[name].limits.under_way == 0:
+                del self.clients[name]
         held = {name for name, live in self.upstreams.items() if name in upstreams or live.inflight}
         held |= {self.upstreams[name].upstream for name in held}
         for name in self.upstreams.keys() - held:

@@ -17,6 +17,7 @@ import uvloop
 
 from proxy import __version__
 from proxy.controlplane.admin import Admin
+from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import AdminKeys
 from proxy.controlplane.audit import Audit
 from proxy.controlplane.build import InForce, build
@@ -89,7 +90,7 @@ class Serinus:
         snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, in_force=in_force))
         self.metrics.generation = 1
         self.metrics.inflight = self.registry.inflight
-        self.metrics.outcomes = self.registry.outcomes
+        self.metrics.outcomes, self.metrics.limited = self.registry.outcomes, self.registry.limited
         downstream = settings.downstream
         limits = Limits(
             head_timeout_s=downstream.head_timeout_s,
@@ -125,7 +126,7 @@ class Serinus:
         )
         self.keyring.on_change = self._keys_changed
         self.keyring.on_event = self.recorder.event
-        self.clients.on_change = self.reloader.renew
+        self.clients.on_change = self.data_plane.swap_clients
         self.canaries.on_change = self._canaries_changed
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
@@ -135,8 +136,17 @@ class Serinus:
         self._tasks = Tasks()
         self.ready = False
         keys = AdminKeys(self.keyring, self.recorder, clock, self.data_plane.cut_holders)
+        clients = AdminClients(
+            self.clients,
+            self.registry,
+            self.recorder,
+            clock,
+            wall_clock,
+            secrets.token_bytes,
+            self.data_plane.cut_clients,
+        )
         self.admin = Admin(
-            settings.admin, self.metrics, reporter, self.reloader, keys, self.recorder, ready=lambda: self.ready
+            settings.admin, self.metrics, reporter, self.reloader, keys, clients, self.recorder, lambda: self.ready
         )
         self.addresses: list[tuple[str, int]] = []
         self.admin_address = ("", 0)
@@ -178,7 +188,7 @@ class Serinus:
 
     def _keys_changed(self) -> None:
         self.reloader.renew()
-        self.recorder.begin_save(self.keyring)
+        self.recorder.save(self.keyring)
 
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""

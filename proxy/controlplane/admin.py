@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
 from proxy.controlplane.effective import effective
 from proxy.controlplane.recorder import Recorder
@@ -34,11 +35,13 @@ class Admin:
         reporter: Reporter,
         reloader: Reloader,
         keys: AdminKeys,
+        clients: AdminClients,
         recorder: Recorder,
         ready: Callable[[], bool],
     ) -> None:
         self._settings, self._metrics, self._reporter = settings, metrics, reporter
-        self._reloader, self._keys, self._recorder, self._ready = reloader, keys, recorder, ready
+        self._reloader, self._keys, self._clients = reloader, keys, clients
+        self._recorder, self._ready = recorder, ready
         self._tokens = {sha256(token.value.reveal().encode()).digest(): token.name for token in settings.tokens}
         self._runner: web.AppRunner | None = None
 
@@ -54,6 +57,7 @@ class Admin:
                 web.post("/reload", self._reload),
                 web.get("/audit", self._audit),
                 *self._keys.routes(),
+                *self._clients.routes(),
             ]
         )
         return app

@@ -7,6 +7,7 @@ import msgspec
 
 from proxy import __version__
 from proxy.controlplane.certificates import Certificates, CertificateStatus
+from proxy.controlplane.client_status import ClientTraffic, client_traffic
 from proxy.controlplane.key_status import KeyStatus, key_statuses
 from proxy.controlplane.keyring import Keyring
 from proxy.obs.metrics import KeyState, MemberState, PoolState
@@ -86,6 +87,7 @@ class Status(msgspec.Struct, frozen=True):
     pools: dict[str, PoolStatus]
     last_reload: dict[str, Any] | None = None
     certificates: dict[str, CertificateStatus] = {}  # by listener
+    clients: dict[str, ClientTraffic] = {}  # that have something under way, or were refused something
 
 
 class Reporter:
@@ -147,6 +149,7 @@ class Reporter:
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
             certificates=self._certificates.status(),
+            clients=client_traffic(self._registry),
         )
 
     def _upstream(

@@ -172,6 +172,7 @@ async def test_status_before_anything_happened(start):
         "pools": {"chat": {"traffic": QUIET, "members": [member]}},
         "last_reload": None,
         "certificates": {},
+        "clients": {},
     }
 
 

@@ -266,6 +266,7 @@ def _canaries(rollouts: Mapping[str, Rollout], pools: Mapping[str, Pool], regist
             rollout=rollout,
             pool=pools[rollout.spec.canary],
             live=registry.canary(name),
+            draws_requests=rollout.spec.unit == "request",
             header=rollout.spec.unit.partition("header:")[2].lower().encode(),
             max_gap_s=stalls.max_gap_s if (stalls := rollout.spec.metric("stalls")) else math.inf,
         )

@@ -192,6 +192,7 @@ class Canary:
     pool: Pool
     live: CanaryLive
     header: bytes  # the field, in lower case, that says what is drawn together; empty: another thing does
+    draws_requests: bool  # each by itself
     max_gap_s: float  # a longer silence amid an answer is a stall
 
 

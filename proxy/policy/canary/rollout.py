@@ -19,7 +19,7 @@ from proxy.policy.canary.plan import Watch
 from proxy.policy.canary.progress import Progress
 from proxy.policy.canary.recorder import Recorder
 from proxy.policy.canary.spec import CanarySpec
-from proxy.policy.canary.states import State
+from proxy.policy.canary.states import OVER, State
 from proxy.policy.canary.strata import Stratum
 
 _BASELINE, _CANARY = Arm.BASELINE, Arm.CANARY
@@ -45,6 +45,7 @@ class Rollout:
         self._recorder = Recorder(watch_of(spec), self._progress.judge.plan, now_s)
         self._ticked_s = now_s
         self._weight = 0.0
+        self.is_over = False  # nothing is to be learnt any more
         if spec.analysis.method != "evidence":
             self._progress.begin(now_s)  # nothing is to be known first
         self._follow(now_s)
@@ -125,6 +126,7 @@ class Rollout:
 
     def _follow(self, now_s: float) -> None:
         self._weight = self._progress.weight
+        self.is_over = self.state in OVER
         self._recorder.follow(self._progress.judge.plan, now_s)
 
     # --- showing and keeping ----------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ SLICE_S = 5.0
 EARLY_S = 15.0  # after a slice's end: first bytes and errors
 LATE_S = 300.0  # time per chunk, stalls, late failures
 
-# One latency, in each arm: ranks by the thresholds that tolerate, then by those of the next step (median and p90,
-# canary only); then both again for callers who left: such a one exceeds what it already exceeded, and says no more.
+# One latency, in each arm: ranks by the thresholds of this step, then by those of the next (median and p90); then both
+# again for callers who left: such a one exceeds what it already exceeded, and says no more.
 RANKS, NEXT_RANKS, LEFT, LATENCY = 0, 6, 9, 18
 # Early: did it fail? Then by the SLO, and the wait for the first byte.
 FINE, FAILED, SLO_FINE, SLO_SLOW, SLO_FAILED, EARLY_TTFT = 0, 1, 2, 3, 4, 5
@@ -31,14 +31,6 @@ TALLIED = ("fine", "refused", "failed", "gone", "stalled", "started")
 TALLY = len(TALLIED)
 
 Counts = list[int]
-
-
-def exceeded(counts: Sequence[int], at: int, rank: int, *, next_step: bool = False) -> tuple[int, int]:
-    """How many exceeded the threshold number `rank`, and how many did not; `at` is where the latency's counts begin."""
-    first, end = (at + NEXT_RANKS, at + LEFT) if next_step else (at, at + NEXT_RANKS)
-    bad = sum(counts[first + rank + 1 : end])
-    good = sum(counts[first : first + rank + 1])
-    return bad + sum(counts[LEFT + first + rank + 1 : LEFT + end]), good
 
 
 def _sum(into: Counts, other: Sequence[int]) -> None:

@@ -103,6 +103,7 @@ class EvidenceJudge:
 
     def end(self, now_s: float) -> None:
         self._course = self._evidence = None
+        self._thresholds = Thresholds(Tolerance(1.0, 1.0), Tolerance(1.0, 1.0))
         self.plan = Plan(self.plan.step + 1, {}, self.plan.epoch, bets=False)
         self._began_s = now_s
         if any(promise.canary_alone(self._spending.slo_threshold) for promise in self._promises):

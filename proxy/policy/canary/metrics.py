@@ -16,7 +16,6 @@ FASTER_ODDS = (0.9, 0.75, 0.5, 0.25)
 FAILING_ODDS = (1.5, 3.0, 8.0, 25.0)
 CAUTION = (0.1, 0.3, 1.0)
 NEXT_QUANTILES = (0.5, 0.9)
-_NEXT = tuple(QUANTILES.index(p) for p in NEXT_QUANTILES)
 
 
 def bet(wealth: Wealth, bets: Sequence[Cells], number: int, read: tuple[int, int, int, int]) -> None:
@@ -78,9 +77,9 @@ class NotSlower:
 
     def read(self, number: int, counts: Sequence[int]) -> None:
         canary = tails(counts, self._at + self._span + NEXT_RANKS, len(NEXT_QUANTILES))
-        baseline = tails(counts, self._at, len(QUANTILES))
+        baseline = tails(counts, self._at + NEXT_RANKS, len(NEXT_QUANTILES))
         for i, wealth in enumerate(self.wealths):
-            bet(wealth, self._bets[i], number, canary[i] + baseline[_NEXT[i]])
+            bet(wealth, self._bets[i], number, canary[i] + baseline[i])
         self.seen += sum(baseline[0])
 
     @property

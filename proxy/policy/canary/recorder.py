@@ -212,8 +212,7 @@ class Recorder:
                 return  # it waited for the first byte, which is another latency
             at += LEFT
         counts[at + bisect_left(limits.chunk[arm], chunk_s)] += 1
-        if arm:
-            counts[at + NEXT_RANKS + bisect_left(limits.chunk_next, chunk_s)] += 1
+        counts[at + NEXT_RANKS + bisect_left(limits.chunk_next[arm], chunk_s)] += 1
 
     def _sample(self, request: Open, ttft_s: float, chunk_s: float, now_s: float) -> None:
         """A latency as it is, for quantiles and means: of requests that went well."""
@@ -335,6 +334,6 @@ def _rank_ttft(counts: Counts, at: int, request: Open, ending: int, ttft_s: floa
         ttft_s = inf
     elif ending == _GONE and request.first_s < 0.0:
         at += LEFT
-    counts[at + bisect_left(limits.ttft[request.arm], ttft_s)] += 1
-    if request.arm:
-        counts[at + NEXT_RANKS + bisect_left(limits.ttft_next, ttft_s)] += 1
+    arm = request.arm
+    counts[at + bisect_left(limits.ttft[arm], ttft_s)] += 1
+    counts[at + NEXT_RANKS + bisect_left(limits.ttft_next[arm], ttft_s)] += 1

@@ -15,7 +15,7 @@ from proxy.policy.canary.arms import Arm, Dice, new_salt, place
 from proxy.policy.canary.commands import command
 from proxy.policy.canary.counts import Harvest
 from proxy.policy.canary.events import CanaryEvent
-from proxy.policy.canary.plan import Watch
+from proxy.policy.canary.plan import Plan, Watch
 from proxy.policy.canary.progress import Progress
 from proxy.policy.canary.recorder import Recorder
 from proxy.policy.canary.spec import CanarySpec
@@ -55,6 +55,11 @@ class Rollout:
     def weight(self) -> float:
         """The canary's share of requests, 0..1."""
         return self._weight
+
+    @property
+    def plan(self) -> Plan:
+        """What recorders of other workers are to follow after each tick and command."""
+        return self._progress.judge.plan
 
     @property
     def state(self) -> State:

@@ -91,7 +91,9 @@ class BandsJudge:
         numbers = _numbers(canary, baseline) | {"weight_before": before * 100, "weight": found.weight * 100}
         self._last = numbers
         means = f"{self._bands.metric} canary {text(canary)}, baseline {text(baseline)}"
-        looks = [Look("evaluated", f"{means}; weight {before * 100:g} % to {found.weight * 100:g} %", numbers, found.weight)]
+        looks = [
+            Look("evaluated", f"{means}; weight {before * 100:g} % to {found.weight * 100:g} %", numbers, found.weight)
+        ]
         if found.alert is not None:
             looks.append(Look("alert", found.alert, numbers, found.weight))
         if found.rollback:

@@ -31,7 +31,7 @@ class Excess:
     __slots__ = ("_bets", "_most", "_slices", "wealth")
 
     def __init__(self, promised: float, slices: int, most: float = inf) -> None:
-        """With `most` the evidence is kept near it: it says that a cause is there, and is soon over when the cause is."""
+        """With `most` the evidence is kept near it: it says that there is a cause, and is soon over when that is."""
         beliefs = [min(_HIGHEST, promised * multiple) for multiple in MULTIPLES]
         self._bets = [log_factors(promised, each) for each in beliefs if each > promised]
         self._most = log(most * len(self._bets)) if most < inf else inf  # of one bet: their mean is the evidence

@@ -34,19 +34,33 @@ from proxy.policy.canary.strata import MOST_MODELS, Key, Stratum
 BASELINE, CANARY = Arm.BASELINE, Arm.CANARY
 STREAM, WHOLE = Stratum(1000, True, "m"), Stratum(1000, False, "m")
 ALL = Key(None, None, None)
-# Thresholds of the baseline 1..5 s, of the canary twice that; of the next step 3 and 9 s. A chunk: a tenth of it.
+# Thresholds of the baseline 1..5 s, of the canary twice that; of the next step 2 and 6 s, 3 and 9 s. A chunk: a tenth.
 TTFT = ([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 4.0, 6.0, 8.0, 10.0])
 CHUNKS = ([0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.4, 0.6, 0.8, 1.0])
-LIMITS = Limits(TTFT, [3.0, 9.0], CHUNKS, [0.3, 0.9], (150.0, 300.0), late=False)
+LIMITS = Limits(TTFT, ([2.0, 6.0], [3.0, 9.0]), CHUNKS, ([0.2, 0.6], [0.3, 0.9]), (150.0, 300.0), late=False)
 
 
-def recorder(limits: Limits = LIMITS, watch: Watch = Watch(max_gap_s=15.0), **plan: object) -> Recorder:
+WATCH = Watch(max_gap_s=15.0)
+
+
+def recorder(limits: Limits = LIMITS, watch: Watch = WATCH, **plan: object) -> Recorder:
     return Recorder(watch, Plan(1, {ALL: limits}, **plan), 0.0)  # type: ignore[arg-type]
 
 
-def serve(record: Recorder, token: int, arm: Arm, start_s: float, *, ttft_s: float = 0.5, took_s: float = 1.0,
-          outcome: Outcome = Outcome.OK, chunks: int = 10, status: int = 200, stratum: Stratum = STREAM,
-          unit: str | None = None) -> None:  # fmt: skip
+def serve(
+    record: Recorder,
+    token: int,
+    arm: Arm,
+    start_s: float,
+    *,
+    ttft_s: float = 0.5,
+    took_s: float = 1.0,
+    outcome: Outcome = Outcome.OK,
+    chunks: int = 10,
+    status: int = 200,
+    stratum: Stratum = STREAM,
+    unit: str | None = None,
+) -> None:
     record.started(token, arm, stratum, start_s, unit)
     record.first_byte(token, start_s + ttft_s)
     record.finished(token, outcome, start_s + took_s, chunks, 0.0, status)
@@ -77,6 +91,7 @@ def test_a_wait_is_ranked_by_its_arms_thresholds():
     found = closed(record)
     assert early(found, False, EARLY_TTFT, 6) == [0, 0, 0, 1, 0, 0]  # above 1, 2 and 3 s
     assert early(found, True, EARLY_TTFT, 6) == [0, 1, 0, 0, 0, 0]  # above 2 s
+    assert early(found, False, EARLY_TTFT + NEXT_RANKS, 3) == [0, 1, 0]  # above 2 s, not above 6 s
     assert early(found, True, EARLY_TTFT + NEXT_RANKS, 3) == [0, 1, 0]  # above 3 s, not above 9 s
 
 
@@ -114,7 +129,9 @@ def test_what_failed_waited_for_ever_however_fast_it_was(outcome):
     assert late(found, True, CHUNK, 9) == [0, 0, 0, 0, 0, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize(("status", "waited_for_ever"), [(408, True), (429, True), (500, True), (404, False), (400, False)])
+@pytest.mark.parametrize(
+    ("status", "waited_for_ever"), [(408, True), (429, True), (500, True), (404, False), (400, False)]
+)
 def test_a_status_says_more_than_that_the_answer_was_whole(status, waited_for_ever):
     record = recorder()
     serve(record, 1, CANARY, 0.0, ttft_s=0.01, took_s=0.03, status=status)
@@ -390,7 +407,9 @@ def test_two_workers_counts_are_those_of_one_who_saw_it_all(requests, sticky):
     for token, (which, arm, gap_s, ttft_s, took_s, outcome, stalls, chunks) in enumerate(requests):
         now_s += gap_s
         unit = f"unit-{token}" if sticky else None
-        events.append((now_s, token, 0, which, lambda r, t=token, a=arm, s=now_s, u=unit: r.started(t, a, STREAM, s, u)))
+        events.append(
+            (now_s, token, 0, which, lambda r, t=token, a=arm, s=now_s, u=unit: r.started(t, a, STREAM, s, u))
+        )
         if ttft_s is not None:
             first_s = now_s + ttft_s
             events.append((first_s, token, 1, which, lambda r, t=token, s=first_s: r.first_byte(t, s)))
@@ -399,8 +418,14 @@ def test_two_workers_counts_are_those_of_one_who_saw_it_all(requests, sticky):
             if took_s is not None:
                 end_s = first_s + took_s
                 events.append(
-                    (end_s, token, 3, which, lambda r, t=token, o=outcome, s=end_s, c=chunks: r.finished(t, o, s, c, 0.0, 200))
-                )  # fmt: skip
+                    (
+                        end_s,
+                        token,
+                        3,
+                        which,
+                        lambda r, t=token, o=outcome, s=end_s, c=chunks: r.finished(t, o, s, c, 0.0, 200),
+                    )
+                )
     events.sort(key=lambda event: event[:3])
     looks = [20.0, 90.0, now_s / 2 + 300.0, now_s + 1000.0]
     for look_s in sorted(looks):

@@ -26,7 +26,9 @@ def promise() -> Promise:
     return Promise("errors", 0.02, 1000, ALPHA)
 
 
-def pass_by(record: Promise, slices: int, baseline_rate: float, canary_rate: float, seed: int = 1, first: int = 0) -> bool:
+def pass_by(
+    record: Promise, slices: int, baseline_rate: float, canary_rate: float, seed: int = 1, first: int = 0
+) -> bool:
     """90 requests of the baseline and 10 of the canary a slice; True if it was to be rolled back on the way."""
     rng = random.Random(seed)
     for number in range(first, first + slices):

@@ -155,9 +155,8 @@ class EvidenceJudge:
             return Verdict(
                 Kind.HOLD, f"a shared cause: both arms against the SLO of {' and '.join(broken)}", self._numbers()
             )
-        waits = self._waits_for(now_s)
-        if waits:
-            return Verdict(Kind.GO_ON, "; ".join(waits))
+        if now_s - self._began_s < self._asks.min_step_s or self._waits_for(now_s):
+            return Verdict(Kind.GO_ON)  # `explain` says what it waits for; a tick has better things to do
         return Verdict(Kind.STEP, self._proof(), self._numbers())
 
     def _worse(self) -> Verdict | None:

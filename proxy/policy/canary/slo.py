@@ -44,7 +44,8 @@ class Excess:
     def read(self, number: int, bad: int, good: int) -> None:
         if bad or good:
             self.wealth.multiply(number, [bad * ifbad + good * ifgood for ifbad, ifgood in self._bets])
-            self.wealth.logs = [min(self._most, each) for each in self.wealth.logs]
+            if self._most < inf:
+                self.wealth.cap(self._most)
 
     @property
     def value(self) -> float:

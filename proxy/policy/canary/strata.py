@@ -55,10 +55,10 @@ def bucket(latency_s: float) -> int:
 
 
 class Edges(NamedTuple):
-    """Of the bucket that a quantile lies in, in seconds. Above `high` are at most 1 - p, above `low` no fewer.
+    """Of the bucket that a quantile lies in, in seconds. Above `high` are at most 1 - p, above `low` as many.
 
-    They differ by 2 %, and by much in what they say where latencies hardly vary: nothing of the baseline is above `high`
-    then, and all of it above `low`.
+    They differ by 2 %, and by much where latencies hardly vary: then nothing of the baseline is above `high`, and all
+    of it above `low`.
     """
 
     low: float

@@ -27,11 +27,12 @@ def log_sum(a: float, b: float) -> float:
 class Wealth:
     """`logs` are ln S of each bet, the cash is theirs in common. Slices are numbered upwards, gaps allowed."""
 
-    __slots__ = ("_drip", "_last", "cash", "logs")
+    __slots__ = ("_drip", "_last", "_sums", "cash", "logs")
 
     def __init__(self, bets: int, slices: int) -> None:
         """`slices` are so many as the longest step has: over them the cash is spent."""
         self.logs = [-inf] * bets
+        self._sums = [0.0] * bets  # their exponentials
         self.cash = 1.0
         self._drip = (1.0 - STAKED_AT_ONCE) / max(1, slices)
         self._last: int | None = None  # the slice that was bet on last
@@ -42,19 +43,26 @@ class Wealth:
         put = STAKED_AT_ONCE if self._last is None else min(self.cash, since * self._drip)
         self._last = number if self._last is None else self._last + since
         self.cash -= put
-        logs = self.logs
-        if put > 0.0:
-            log_put = log(put)
-            for i, log_factor in enumerate(log_factors):
-                logs[i] = min(_LOG_MOST, log_factor + log_sum(logs[i], log_put))
-        else:
-            for i, log_factor in enumerate(log_factors):
-                logs[i] = min(_LOG_MOST, logs[i] + log_factor)
+        log_put = log(put) if put > 0.0 else -inf
+        logs, sums = self.logs, self._sums
+        for i, log_factor in enumerate(log_factors):
+            staked = sums[i]
+            log_staked = logs[i] + log1p(put / staked) if staked > put else log_sum(logs[i], log_put)
+            log_staked += log_factor
+            if log_staked > _LOG_MOST:
+                log_staked = _LOG_MOST
+            logs[i] = log_staked
+            sums[i] = exp(log_staked)
 
     @property
     def value(self) -> float:
         """The evidence: 1 at the start, and on average never above it while the null holds."""
-        return sum(map(exp, self.logs)) / len(self.logs) + self.cash
+        return sum(self._sums) / len(self._sums) + self.cash
+
+    def cap(self, log_most: float) -> None:
+        """No bet is to have more than this."""
+        self.logs = [min(log_most, each) for each in self.logs]
+        self._sums = list(map(exp, self.logs))
 
     def dump(self, now: int) -> dict[str, Any]:
         """`now` is the number of the present slice: what is kept is how many slices ago the last bet was."""
@@ -68,5 +76,6 @@ class Wealth:
                 f"a wealth of {len(dumped['logs'])} bets is dumped, one of {len(self.logs)} is to be restored"
             )
         self.logs = [-inf if each is None else each for each in dumped["logs"]]
+        self._sums = list(map(exp, self.logs))
         self.cash = dumped["cash"]
         self._last = None if dumped["ago"] is None else now - dumped["ago"]

@@ -10,7 +10,7 @@ each stratum's p-th threshold is exceeded equally often.
 
 from collections.abc import Sequence
 
-from proxy.policy.canary.strata import Histogram, Key, add
+from proxy.policy.canary.strata import Key
 
 SLICE_S = 5.0
 EARLY_S = 15.0  # after a slice's end: first bytes and errors
@@ -48,8 +48,9 @@ class Harvest:
         self.early: dict[int, Counts] = {}  # by number of the slice
         self.late: dict[int, Counts] = {}
         self.units: dict[tuple[int, str], tuple[Counts, Counts]] = {}  # by epoch and unit: early, late
-        # Samples of the baseline by kind ("ttft", "chunk") and stratum; the canary's under "canary_ttft", all in one.
-        self.latencies: dict[str, dict[Key, Histogram]] = {}
+        # Samples, as numbers of buckets, of the baseline by kind ("ttft", "chunk") and stratum; the canary's, of all
+        # strata in one, under "canary_ttft".
+        self.latencies: dict[str, dict[Key, list[int]]] = {}
         self.means: dict[int, list[float]] = {}  # by number of a piece of a window: sum and count of both arms
         self.tally: Counts = [0] * (2 * TALLY)
         self.open = [0, 0]  # requests under way
@@ -66,8 +67,8 @@ class Harvest:
                 _sum(mine_late, late)
         for kind, by_key in other.latencies.items():
             mine_by_key = self.latencies.setdefault(kind, {})
-            for key, histogram in by_key.items():
-                add(mine_by_key.setdefault(key, {}), histogram)
+            for key, samples in by_key.items():
+                mine_by_key[key] = mine_by_key.get(key, []) + samples
         for number, sums in other.means.items():
             mine_sums = self.means.setdefault(number, [0.0] * len(sums))
             for i, each in enumerate(sums):

@@ -10,6 +10,7 @@ from typing import Any
 from proxy.policy.canary.counts import EARLY, FINE, SLICE_S, Harvest
 from proxy.policy.canary.evidence import StepEvidence, failure_rate
 from proxy.policy.canary.history import History, Thresholds, Tolerance
+from proxy.policy.canary.kernel import Cells
 from proxy.policy.canary.metrics import Rate, failing
 from proxy.policy.canary.plan import Plan
 from proxy.policy.canary.slo import Promise
@@ -40,6 +41,8 @@ class EvidenceJudge:
         self._past = Past()
         self._guard: Rate | None = None
         self._guard_threshold = 0.0
+        self._guards_from = 0  # the first slice of whose first requests all were drawn by the same coin
+        self._reached = 0.0  # the highest weight of this epoch
         self._promises = self._new_promises()
         self._holding = False
 
@@ -83,7 +86,15 @@ class EvidenceJudge:
             self._thresholds.refine(self.history)
         self._refined_s = now_s
         bets = compares and (not self._spec.sticky or self.plan.step == 0)
-        self.plan = Plan(self.plan.step + 1, dict(self._thresholds.limits), self.plan.epoch, bets)
+        guards = self._spec.sticky and course.weight > self._reached
+        self.plan = self.plan._replace(
+            step=self.plan.step + 1,
+            limits=dict(self._thresholds.limits),
+            bets=bets,
+            guards=guards,
+            floor=self._reached if guards else 0.0,
+        )
+        self._reached = max(self._reached, course.weight)
         self._evidence = None
         if compares:
             self._evidence = UnitEvidence(terms, self._past) if self._spec.sticky else StepEvidence(terms)
@@ -95,16 +106,21 @@ class EvidenceJudge:
 
     def _set_guard(self, terms: Terms) -> None:
         """One guard for the rollout, whose bets follow the weight; a new one, by hand, where the last one struck."""
-        bets = failing(terms.weight, terms.rates["errors"], terms.worse["errors"])
+        bets = self._guard_bets(terms)
         if self._guard is None or self._guard.value >= self._guard_threshold:
             self._guard = Rate(bets, self._spec.judgements * self._longest_slices, FINE, EARLY)
             self._guard_threshold = self._spending.threshold("guard")
         self._guard.bets = bets
 
+    def _guard_bets(self, terms: Terms) -> list[Cells]:
+        """By the coin of a unit that lies above the floor: it is the canary's if it lies below the weight."""
+        weight = (terms.weight - self.plan.floor) / (1 - self.plan.floor)
+        return failing(weight, terms.rates["errors"], terms.worse["errors"])
+
     def end(self, now_s: float) -> None:
         self._course = self._evidence = None
         self._thresholds = Thresholds(Tolerance(1.0, 1.0), Tolerance(1.0, 1.0))
-        self.plan = Plan(self.plan.step + 1, {}, self.plan.epoch, bets=False)
+        self.plan = self.plan._replace(step=self.plan.step + 1, limits={}, bets=False, guards=False, floor=0.0)
         self._began_s = now_s
         if any(promise.canary_alone(self._spending.slo_threshold) for promise in self._promises):
             self._promises = self._new_promises()  # a retry is not to end as it begins
@@ -112,9 +128,16 @@ class EvidenceJudge:
     def rest(self, now_s: float) -> None:
         self._tires_from_s = now_s
 
-    def new_epoch(self, epoch: int) -> None:
-        bets = self._evidence is not None
-        self.plan = self.plan._replace(epoch=epoch, bets=bets)
+    def new_epoch(self, epoch: int, salt: bytes, now_s: float) -> None:
+        """All units are drawn anew: bets begin or go on, and the guard's coin is the weight's."""
+        serves = self._evidence is not None
+        self.plan = self.plan._replace(
+            epoch=epoch, salt=salt, bets=serves or not self._spec.sticky, guards=serves, floor=0.0
+        )
+        self._reached = self._course.weight if self._course is not None else 0.0
+        if self._guard is not None and self._evidence is not None:
+            self._guard.bets = self._guard_bets(self._evidence.terms)
+            self._guards_from = int(now_s // SLICE_S) + 1
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -124,7 +147,7 @@ class EvidenceJudge:
             return []
         self._evidence.read(harvest)
         for number in sorted(harvest.early):
-            if self._guard is not None:
+            if self._guard is not None and number >= self._guards_from:
                 self._guard.read(number, harvest.early[number])
             for promise in self._promises:
                 promise.read(number, harvest.early[number])
@@ -268,7 +291,7 @@ class EvidenceJudge:
             promise.restore(kept, slice_now)
         self._course = None if dumped["course"] is None else Course(*dumped["course"])
         if self._course is None or dumped["evidence"] is None:
-            self.plan = Plan(dumped["step"], {}, self.plan.epoch, bets=False)
+            self.plan = self.plan._replace(step=dumped["step"], limits={}, bets=False, guards=False)
             return
         terms = self._terms(self._course)._replace(rates=dumped["rates"])
         self._thresholds = Thresholds(self._tolerance(terms, "ttft"), self._tolerance(terms, "time_per_chunk"))
@@ -276,7 +299,9 @@ class EvidenceJudge:
         self._evidence = UnitEvidence(terms, self._past) if self._spec.sticky else StepEvidence(terms)
         self._evidence.restore(dumped["evidence"], self.plan.epoch if self._spec.sticky else slice_now)
         if dumped["guard"] is not None:
-            bets = failing(terms.weight, terms.rates["errors"], terms.worse["errors"])
-            self._guard = Rate(bets, self._spec.judgements * self._longest_slices, FINE, EARLY)
+            self._guard = Rate(self._guard_bets(terms), self._spec.judgements * self._longest_slices, FINE, EARLY)
             self._guard.wealths[0].restore(dumped["guard"], slice_now)
-        self.plan = Plan(dumped["step"], dict(self._thresholds.limits), self.plan.epoch, bets=not self._spec.sticky)
+        # Which units were seen is not kept: those of this epoch are no witnesses any more.
+        limits, bets = dict(self._thresholds.limits), not self._spec.sticky
+        self.plan = self.plan._replace(step=dumped["step"], limits=limits, bets=bets, guards=False, floor=0.0)
+        self._reached = 1.0

@@ -109,7 +109,7 @@ class Thresholds:
     def dump(self) -> dict[str, Any]:
         return {
             "limits": [[list(key), list(limits)] for key, limits in self.limits.items()],
-            "own": [list(key) for key in self._own],
+            "own": sorted(map(list, self._own), key=str),
         }
 
     def restore(self, dumped: dict[str, Any]) -> None:

@@ -31,6 +31,9 @@ class Plan(NamedTuple):
     limits: dict[Key, Limits]
     epoch: int = 0
     bets: bool = True  # sticky units: this epoch began at this weight
+    guards: bool = False  # sticky units: the first request of each is a witness of its own
+    floor: float = 0.0  # if it lies at or above this: below it, the unit's arm was known before this step
+    salt: bytes = b""
 
     def limits_of(self, size: int, stream: bool, model: str) -> Limits | None:
         """A stratum's, or its nearest parent's. What is not streamed has no time per chunk."""

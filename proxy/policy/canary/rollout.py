@@ -42,6 +42,7 @@ class Rollout:
         self._epoch = 0
         self._epoch_s = now_s
         self._progress = Progress(spec, now_s)
+        self._progress.judge.new_epoch(0, self._salt, now_s)
         self._recorder = Recorder(watch_of(spec), self._progress.judge.plan, now_s)
         self._ticked_s = now_s
         self._weight = 0.0
@@ -126,7 +127,7 @@ class Rollout:
         self._epoch += 1
         self._epoch_s += passed * self.spec.epoch_s
         self._salt = new_salt(self._rng)
-        self._progress.judge.new_epoch(self._epoch)
+        self._progress.judge.new_epoch(self._epoch, self._salt, now_s)
 
     def _follow(self, now_s: float) -> None:
         self._weight = self._progress.weight
@@ -165,7 +166,7 @@ class Rollout:
         self._salt = bytes.fromhex(state["salt"])
         self._epoch = state["epoch"]
         self._epoch_s = now_s - state["epoch_age_s"]
-        self._progress.judge.new_epoch(self._epoch)
+        self._progress.judge.new_epoch(self._epoch, self._salt, now_s)
         memory.restore(self._progress, state["progress"], now_s)
         self._progress.told()  # that it began, which was told before
         self._follow(now_s)

@@ -44,7 +44,7 @@ class Excess:
     def read(self, number: int, bad: int, good: int) -> None:
         if bad or good:
             self.wealth.multiply(number, [bad * ifbad + good * ifgood for ifbad, ifgood in self._bets])
-            if self._most < inf:
+            if max(self.wealth.logs) > self._most:
                 self.wealth.cap(self._most)
 
     @property

@@ -8,7 +8,7 @@ threshold need not be exact, only fixed before the requests that it judges.
 """
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from math import exp, log
@@ -26,7 +26,7 @@ BUCKETS_PER_E = 50.0  # 2 % each
 BUCKET_OF_1S = 1000.5  # a microsecond is in bucket 309
 SHORTEST_S = 1e-6
 
-Histogram = dict[int, int]
+Histogram = Counter[int]  # of buckets
 
 
 class Stratum(NamedTuple):
@@ -94,11 +94,6 @@ def quantiles(histogram: Mapping[int, int], wanted: Iterable[float]) -> list[flo
     return found
 
 
-def add(into: Histogram, other: Mapping[int, int]) -> None:
-    for number, count in other.items():
-        into[number] = into.get(number, 0) + count
-
-
 class Window:
     """Latencies of one kind by stratum over the last 30 minutes, in blocks of 5."""
 
@@ -108,21 +103,24 @@ class Window:
         self._blocks: deque[tuple[int, dict[Key, Histogram]]] = deque()
         self.samples: dict[Key, int] = {}  # in the window, by stratum
 
-    def add(self, samples: Mapping[Key, Mapping[int, int]], now_s: float) -> None:
-        """Samples of the seconds before `now_s`."""
+    def add(self, samples: Mapping[Key, list[int]], now_s: float) -> None:
+        """Samples of the seconds before `now_s`, as numbers of buckets."""
         self.expire(now_s)
         number = int(now_s // BLOCK_S)
         if samples and (not self._blocks or self._blocks[-1][0] < number):
             self._blocks.append((number, {}))
-        for key, histogram in samples.items():
-            add(self._blocks[-1][1].setdefault(key, {}), histogram)
-            self.samples[key] = self.samples.get(key, 0) + sum(histogram.values())
+        for key, buckets in samples.items():
+            block = self._blocks[-1][1]
+            if key not in block:
+                block[key] = Counter()
+            block[key].update(buckets)
+            self.samples[key] = self.samples.get(key, 0) + len(buckets)
 
     def expire(self, now_s: float) -> None:
         first = int((now_s - WINDOW_S) // BLOCK_S)
         while self._blocks and self._blocks[0][0] < first:
             for key, histogram in self._blocks.popleft()[1].items():
-                self.samples[key] -= sum(histogram.values())
+                self.samples[key] -= histogram.total()
                 if not self.samples[key]:
                     del self.samples[key]
 
@@ -132,7 +130,7 @@ class Window:
         for _, block in self._blocks:
             for key, histogram in block.items():
                 for each in ancestry(key):
-                    add(found.setdefault(each, {}), histogram)
+                    found.setdefault(each, Counter()).update(histogram)
         return found
 
 

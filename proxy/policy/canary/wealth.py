@@ -39,20 +39,33 @@ class Wealth:
 
     def multiply(self, number: int, log_factors: Sequence[float]) -> None:
         """Slice `number` has closed, and each bet's factor in it is known. A slice without requests needs no call."""
-        since = 0 if self._last is None else max(0, number - self._last)  # a worker that is late adds to what was bet
-        put = STAKED_AT_ONCE if self._last is None else min(self.cash, since * self._drip)
-        self._last = number if self._last is None else self._last + since
-        self.cash -= put
-        log_put = log(put) if put > 0.0 else -inf
+        put = self._put(number)
         logs, sums = self.logs, self._sums
         for i, log_factor in enumerate(log_factors):
             staked = sums[i]
-            log_staked = logs[i] + log1p(put / staked) if staked > put else log_sum(logs[i], log_put)
-            log_staked += log_factor
+            if staked > put:
+                log_staked = logs[i] + log1p(put / staked) + log_factor
+            else:
+                log_staked = log_sum(logs[i], log(put) if put > 0.0 else -inf) + log_factor
             if log_staked > _LOG_MOST:
                 log_staked = _LOG_MOST
             logs[i] = log_staked
             sums[i] = exp(log_staked)
+
+    def _put(self, number: int) -> float:
+        """What of the cash joins now. A worker that is late adds to what was bet."""
+        last = self._last
+        if last is None:
+            put = STAKED_AT_ONCE
+        elif number > last:
+            put = (number - last) * self._drip
+            if put > self.cash:
+                put = self.cash
+        else:
+            return 0.0
+        self._last = number
+        self.cash -= put
+        return put
 
     @property
     def value(self) -> float:

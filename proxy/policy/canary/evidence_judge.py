@@ -44,6 +44,7 @@ class EvidenceJudge:
         self._guards_from = 0  # the first slice of whose first requests all were drawn by the same coin
         self._reached = 0.0  # the highest weight of this epoch
         self._promises = self._new_promises()
+        self._slo_threshold = self._spending.slo_threshold()
         self._holding = False
 
     def _new_promises(self) -> list[Promise]:
@@ -122,8 +123,9 @@ class EvidenceJudge:
         self._thresholds = Thresholds(Tolerance(1.0, 1.0), Tolerance(1.0, 1.0))
         self.plan = self.plan._replace(step=self.plan.step + 1, limits={}, bets=False, guards=False, floor=0.0)
         self._began_s = now_s
-        if any(promise.canary_alone(self._spending.slo_threshold) for promise in self._promises):
+        if any(promise.canary_alone(self._slo_threshold) for promise in self._promises):
             self._promises = self._new_promises()  # a retry is not to end as it begins
+            self._slo_threshold = self._spending.slo_threshold()
 
     def rest(self, now_s: float) -> None:
         self._tires_from_s = now_s
@@ -193,7 +195,7 @@ class EvidenceJudge:
         if value >= threshold:
             return Verdict(Kind.WORSE, f"{name}={value:.4g} ≥ {threshold:.4g}", self._numbers())
         for promise in self._promises:
-            if promise.canary_alone(self._spending.slo_threshold):
+            if promise.canary_alone(self._slo_threshold):
                 reason = f"the canary alone breaks the SLO of {promise.name}, E={promise.canary_worse.value:.4g}"
                 return Verdict(Kind.WORSE, reason, self._numbers())
         return None
@@ -248,7 +250,7 @@ class EvidenceJudge:
             promise.name: {
                 "canary": promise.canary_worse.value,
                 "baseline": promise.baseline_broke.value,
-                "threshold": self._spending.slo_threshold,
+                "threshold": self._slo_threshold,
             }
             for promise in self._promises
         }
@@ -275,6 +277,7 @@ class EvidenceJudge:
             "spending": self._spending.dump(),
             "guard": None if self._guard is None else self._guard.wealths[0].dump(slice_now),
             "guard_threshold": self._guard_threshold,
+            "slo_threshold": self._slo_threshold,
             "promises": [promise.dump(slice_now) for promise in self._promises],
             "holding": self._holding,
         }
@@ -286,6 +289,7 @@ class EvidenceJudge:
         self._tires_from_s = now_s - dumped["tires_age_s"]
         self._refined_s = now_s
         self._threshold, self._guard_threshold = dumped["threshold"], dumped["guard_threshold"]
+        self._slo_threshold = dumped["slo_threshold"]
         self._holding = dumped["holding"]
         for promise, kept in zip(self._promises, dumped["promises"], strict=True):
             promise.restore(kept, slice_now)

@@ -174,6 +174,27 @@ ROWS = [
         {"clients": 400, "duration": "2h", "canary": {"refuses": 1}},
         lambda r: back(r) == 1 and max(run.seconds for run in r) < 600,
     ),
+    Row(
+        "whole answers, alike",
+        "20 s each: rolled back <= 1 %",
+        spec(TEN),
+        {"streams": 0, "baseline": {"chunk": 10}, "canary": {"chunk": 10}},
+        lambda r: back(r) <= 0.01,
+    ),
+    Row(
+        "whole answers, x1.5",
+        "30 s instead of 20 s: rolled back",
+        spec(TEN),
+        {"streams": 0, "baseline": {"chunk": 10}, "canary": {"chunk": 15}},
+        lambda r: back(r) >= 0.99,
+    ),
+    Row(
+        "slow streams",
+        "chunks 1.5 x as slow: rolled back",
+        spec(TEN),
+        {"canary": {"chunk": 1.5}},
+        lambda r: back(r) >= 0.99,
+    ),
     Row("latency x1.25 at 10 %", "(432)", spec(TEN), {"canary": {"latency": 1.25}}, lambda r: back(r) > 0),
     Row(
         "errors +1 point",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.policy.canary import CanarySpec
-from proxy.rehearsal.run import Moment, Rehearsal
+from proxy.rehearsal.run import Moment, Rehearsal, timeline
 from proxy.rehearsal.scenario import Behaviour, Scenario
 
 SEEDS = range(3)
@@ -69,6 +69,14 @@ def test_before_it_begins_all_goes_to_the_baseline():
     moment = next(Rehearsal(spec([10, 100]), Scenario(before_s=600), 7).play())
     assert moment.now_s == 605.0
     assert moment.sent[1] == 0 < 5000 < moment.sent[0]
+
+
+def test_a_timeline_has_a_line_for_each_event():
+    asked = spec([10, 100], analysis={"method": "none", "min_step_duration": "2m"})
+    first, second, third = timeline(Rehearsal(asked, Scenario(), 1).play())
+    assert first == "    0.0 min   10.0%  began: from 0 % to 10 %; no warm-up"
+    assert second.startswith("    2.0 min  100.0%  promoted: ")
+    assert "succeeded" in third
 
 
 def test_a_scenario_is_read_whole():

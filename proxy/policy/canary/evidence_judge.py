@@ -174,12 +174,14 @@ class EvidenceJudge:
         if tiring and now_s - self._tires_from_s >= self._asks.max_step_s:
             lacks = "; ".join(self._waits_for(now_s))
             return Verdict(Kind.TIRED, f"after {now_s - self._tires_from_s:.0f} s: {lacks}", self._numbers())
-        broken = [promise.name for promise in self._promises if promise.broken(self._holding)]
+        broken = [promise for promise in self._promises if promise.broken(self._holding)]
         self._holding = bool(broken)
         if broken:
-            return Verdict(
-                Kind.HOLD, f"a shared cause: both arms against the SLO of {' and '.join(broken)}", self._numbers()
-            )
+            names = " and ".join(promise.name for promise in broken)
+            cause = f"the canary breaks the SLO of {names}, and the baseline is not proved to keep it"
+            if any(promise.shared for promise in broken):
+                cause = f"a shared cause: the baseline breaks the SLO of {names}"
+            return Verdict(Kind.HOLD, cause, self._numbers())
         if now_s - self._began_s < self._asks.min_step_s or self._waits_for(now_s):
             return Verdict(Kind.GO_ON)  # `explain` says what it waits for; a tick has better things to do
         return Verdict(Kind.STEP, self._proof(), self._numbers())

@@ -140,7 +140,7 @@ class Progress:
         if holding:
             self.life.on(Event.WENT_ON, now_s)
             self.reason = ""
-            self.tell("went_on", now_s, "the shared cause is over", verdict.numbers)
+            self.tell("went_on", now_s, "what it was held for is over", verdict.numbers)
         if verdict.kind is Kind.STEP:
             self.advance(now_s, verdict.reason, verdict.numbers)
 

@@ -352,7 +352,7 @@ def test_where_both_arms_are_bad_it_holds_and_goes_on():
     world.run(120)
     world.does = dict.fromkeys(world.does, (Outcome.UPSTREAM_ERROR, 500, 1.0))
     assert world.run(120) is State.HOLDING
-    assert world.events[-1].text.startswith("holding: a shared cause: both arms against the SLO of ")
+    assert world.events[-1].text.startswith("holding: a shared cause: the baseline breaks the SLO of ")
     world.does = dict.fromkeys(world.does, (Outcome.OK, 200, 1.0))
     assert world.run(600) is State.PROGRESSING
     assert world.told() == ["began", "holding", "went_on"]

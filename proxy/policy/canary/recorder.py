@@ -39,7 +39,7 @@ from proxy.policy.canary.counts import (
 )
 from proxy.policy.canary.ledger import Cell, Ledger, Open
 from proxy.policy.canary.plan import Plan, Watch
-from proxy.policy.canary.strata import MOST_MODELS, SIZES, Key, Stratum, bucket
+from proxy.policy.canary.strata import MOST_MODELS, SHORTEST_S, SIZES, Key, Stratum, bucket
 
 MOST_OPEN = 100_000  # requests under way that are watched
 MOST_UNITS = 20_000  # in an epoch; those beyond are no evidence
@@ -142,6 +142,10 @@ class Recorder:
         else:
             ttft_s = now_s - started_s
             chunk_s = ttft_s / (chunks or 1)
+        if chunk_s < SHORTEST_S:  # no time at all lies in a bucket too, above its lower edge
+            chunk_s = SHORTEST_S
+        if ttft_s < SHORTEST_S:
+            ttft_s = SHORTEST_S
         if not request.early_done:
             self._count_early(request, ending, ttft_s)
         self._count_late(request, ending, ttft_s, chunk_s, now_s - started_s)

@@ -88,7 +88,7 @@ class BandsJudge:
         canary, baseline = self._rolling.mean(canary=True), self._rolling.mean(canary=False)
         found = look(self._bands, self._weight, canary, baseline)
         before, self._weight = self._weight, found.weight
-        numbers = _numbers(canary, baseline) | {"weight_before": before * 100, "weight": found.weight * 100}
+        numbers = _numbers(canary, baseline) | {"weight_before": before, "weight": found.weight}
         self._last = numbers
         means = f"{self._bands.metric} canary {text(canary)}, baseline {text(baseline)}"
         looks = [

@@ -80,6 +80,22 @@ def test_a_canary_that_is_no_worse_goes_all_the_way():
     assert "make b the route's pool" in world.events[-1].text
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wait_s", [0.0, 0.3])
+def test_arms_that_never_vary_are_alike_as_well(stream, wait_s):
+    world = World(spec())
+    while world.now_s < 20_000 and world.rollout.state is not State.SUCCEEDED:
+        for _ in range(50):
+            arm = world.rollout.draw(None)
+            world.rollout.started(1, arm, Stratum(100, stream, "m"), world.now_s)
+            if stream:
+                world.rollout.first_byte(1, world.now_s + wait_s)
+            world.rollout.finished(1, Outcome.OK, world.now_s + wait_s)
+        world.now_s += TICK_S
+        world.rollout.tick(world.now_s)
+    assert world.rollout.state is State.SUCCEEDED
+
+
 def test_a_canary_that_is_slow_is_rolled_back_with_its_numbers():
     world = World(spec())
     world.run(300)
@@ -313,6 +329,28 @@ def test_a_retry_begins_again_at_a_higher_threshold():
     assert (world.rollout.state, world.rollout.weight) == (State.PROGRESSING, 0.1)
     assert world.rollout.explain()["analysis"]["threshold"] == pytest.approx(600)
     assert world.run(20_000, State.SUCCEEDED) is State.SUCCEEDED
+
+
+def test_what_was_begun_too_often_is_left_as_it_was():
+    world = World(spec())
+    world.tick()
+    for _ in range(99):
+        world.rollout.command("weight", world.now_s, weight=20)
+    before = world.rollout.dump(world.now_s)
+    with pytest.raises(ValueError, match="begin a new rollout"):
+        world.rollout.command("weight", world.now_s, weight=20)
+    assert world.rollout.dump(world.now_s) == before
+    world.rollout.command("abort", world.now_s)
+    before = world.rollout.dump(world.now_s)
+    with pytest.raises(ValueError, match="begin a new rollout"):
+        world.rollout.command("retry", world.now_s)
+    assert world.rollout.dump(world.now_s) == before
+
+
+def test_a_warm_up_above_the_first_step_passes_over_it():
+    world = World(spec(warmup={"weight": 20, "min_requests": 1, "duration": "1m"}))
+    world.run(120)
+    assert (world.rollout.state, world.rollout.weight) == (State.PROGRESSING, 0.5)
 
 
 @pytest.mark.parametrize("name", ["pause", "resume", "abort", "promote", "retry", "weight"])

@@ -124,7 +124,11 @@ def test_another_spec_has_another_hash_and_another_order_does_not():
         ("warmup.max_duration", "1m", "warmup.max_duration is shorter than warmup.duration: write at least as much"),
         ("warmup.weight", 100, "warmup.weight: 100 is out of range: write percent above 0 and below 100"),
         ("steps", [], "steps: there is no weight to begin with: write set_weight first"),
-        ("steps", [{"pause": {}}, {"set_weight": 5}], "steps: there is no weight to begin with: write set_weight first"),
+        (
+            "steps",
+            [{"pause": {}}, {"set_weight": 5}],
+            "steps: there is no weight to begin with: write set_weight first",
+        ),
         ("steps", [{"set_weight": 25}, {"set_weight": 5}], "steps: 5 comes after 25: write weights that rise"),
         ("steps", [{"set_weight": 101}], "steps[0].set_weight: 101 is out of range: write percent from 0 to 100"),
         ("steps", [{"wait": 5}], "steps[0]: a step is one of two: write set_weight: 25, or pause: {duration: 10m}"),
@@ -133,17 +137,37 @@ def test_another_spec_has_another_hash_and_another_order_does_not():
         ("analysis.alpha", 1, "analysis.alpha: 1 is out of range: write a chance, such as 0.01"),
         ("analysis.alpha", "low", "analysis.alpha: 'low' is not a number: write a chance, such as 0.01"),
         ("analysis.method", "magic", "analysis.method: 'magic' is none of them: write evidence or bands or none"),
-        ("analysis.min_samples.canary", -1, "analysis.min_samples.canary: -1 is no such count: write how many requests"),
-        ("analysis.max_step_duration", "1m", "analysis.max_step_duration is shorter than min_step_duration: write at least as much"),
-        ("analysis.metrics", [{"name": "ttft", "allowed_increase": 0.9}], "analysis.metrics[0].allowed_increase: 0.9 is out of range: write a factor of 1 or more, such as 1.10"),
-        ("analysis.metrics", [{"name": "ttft"}, {"name": "ttft"}], "analysis.metrics: write at least one, and each at most once"),
-        ("analysis.metrics", [{"name": "errors", "allowed_increase": 2}], "analysis.metrics[0].allowed_increase is unknown; write one of name, allowed_delta"),
+        (
+            "analysis.min_samples.canary",
+            -1,
+            "analysis.min_samples.canary: -1 is no such count: write how many requests",
+        ),
+        (
+            "analysis.max_step_duration",
+            "1m",
+            "analysis.max_step_duration is shorter than min_step_duration: write at least as much",
+        ),
+        (
+            "analysis.metrics",
+            [{"name": "ttft", "allowed_increase": 0.9}],
+            "analysis.metrics[0].allowed_increase: 0.9 is out of range: write a factor of 1 or more, such as 1.10",
+        ),
+        (
+            "analysis.metrics",
+            [{"name": "ttft"}, {"name": "ttft"}],
+            "analysis.metrics: write at least one, and each at most once",
+        ),
+        (
+            "analysis.metrics",
+            [{"name": "errors", "allowed_increase": 2}],
+            "analysis.metrics[0].allowed_increase is unknown; write one of name, allowed_delta",
+        ),
         ("slo.ttft_p95", 4, "slo.ttft_p95: 4 is not a duration: write 4s, 250ms or 2m"),
         ("slo.ttft_p100", "4s", "slo.ttft_p100 is unknown; write one of error_rate"),
         ("webhooks", [{"url": "https://x", "events": ["moved"]}], "webhooks[0].events: 'moved' is none of them"),
         ("unti", "client", "unti is unknown; write one of baseline, canary"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_named_with_its_place_and_what_would_be_right(path, value, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is compared
         CanarySpec.parse(changed(path, value))
@@ -153,13 +177,25 @@ def test_what_is_wrong_is_named_with_its_place_and_what_would_be_right(path, val
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("steps", [{"set_weight": 5}], "steps: bands move the weight themselves: write analysis.initial, min and max instead"),
+        (
+            "steps",
+            [{"set_weight": 5}],
+            "steps: bands move the weight themselves: write analysis.initial, min and max instead",
+        ),
         ("analysis.bands", [], "analysis.bands: there is none: write - {below: 50ms, change: +10}"),
-        ("analysis.bands", [{"below": "1s", "change": 1}, {"below": "1s", "change": 2}], "analysis.bands: 1s comes after 1s: write bands that rise"),
-        ("analysis.bands", [{"below": "1s", "change": "up"}], "analysis.bands[0].change: 'up' is no change: write +10 or -5"),
+        (
+            "analysis.bands",
+            [{"below": "1s", "change": 1}, {"below": "1s", "change": 2}],
+            "analysis.bands: 1s comes after 1s: write bands that rise",
+        ),
+        (
+            "analysis.bands",
+            [{"below": "1s", "change": "up"}],
+            "analysis.bands[0].change: 'up' is no change: write +10 or -5",
+        ),
         ("analysis.initial", 0, "analysis.initial: 0% is not within min and max: write one that is"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_bands_as_well(path, value, message):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         CanarySpec.parse(changed(path, value, BANDS))

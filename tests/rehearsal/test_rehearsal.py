@@ -60,13 +60,13 @@ def test_one_heavy_client_who_is_slow_by_nature_is_no_fault_of_the_canary():
 
 
 def test_the_same_seed_is_the_same_story():
-    one, other = (list(Rehearsal(spec([10, 100]), Scenario(duration_s=600), 7).play()) for _ in range(2))
+    one, other = (list(Rehearsal(spec([10, 100]), Scenario.parse({"duration": "10m"}), 7).play()) for _ in range(2))
     assert one == other
     assert sum(one[-1].sent) > 5000
 
 
 def test_before_it_begins_all_goes_to_the_baseline():
-    moment = next(Rehearsal(spec([10, 100]), Scenario(before_s=600), 7).play())
+    moment = next(Rehearsal(spec([10, 100]), Scenario.parse({"before": "10m"}), 7).play())
     assert moment.now_s == 605.0
     assert moment.sent[1] == 0 < 5000 < moment.sent[0]
 
@@ -97,10 +97,10 @@ def test_a_scenario_is_read_whole():
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"canary": {"latency": "slow"}}, "canary.latency: 'slow' is not a number: write a factor, such as 1.25"),
-        ({"canary": {"erors": 0.1}}, "canary.erors is unknown; write one of latency"),
-        ({"per_minute": 0}, "per_minute: 0 is out of range: write requests a minute"),
-        ({"noise": 3}, "noise: 3 is not a mapping: write its fields"),
+        ({"canary": {"latency": "slow"}}, "canary.latency: Input should be a valid number"),
+        ({"canary": {"erors": 0.1}}, "canary.erors: Extra inputs are not permitted"),
+        ({"per_minute": 0}, "per_minute: Input should be greater than or equal to 0.001"),
+        ({"noise": 3}, "noise: Input should be a valid dictionary"),
     ],
 )
 def test_what_is_wrong_in_a_scenario_is_named(mapping, message):

@@ -63,7 +63,7 @@ def retry(progress: Progress, now_s: float, reason: str = "by hand") -> None:
 def weight(progress: Progress, now_s: float, weight: float, reason: str = "by hand") -> None:
     """Percent. Fresh evidence, at a higher threshold."""
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.01 <= weight <= 99.99:
-        raise ValueError(f"{shown(weight)} is no weight: write percent, above 0 and below 100")
+        raise ValueError(f"{shown(weight)} is no weight: write percent above 0 and below 100")
     share = weight / 100
     state = progress.life.check(Event.WEIGHED)
     at, before = progress.position, progress.weight

@@ -55,11 +55,7 @@ async def test_status_shows_which_keys_rest_and_for_how_long(busy):
     shown = await call("status", "--admin", busy.admin_url)
     lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
     assert lines["up0/main"][1] == "resting"
-    assert (lines["up1/main"][1], lines["up1/main"][-2], lines["up1/main"][-1] in ("89", "90")) == (
-        "cooling",
-        "gpt-[4.1]",
-        True,
-    )
+    assert (lines["up1/main"][1], *lines["up1/main"][-2:]) == ("cooling", "gpt-[4.1]", "90")
 
 
 async def test_json_is_what_the_admin_api_says(busy):

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.controlplane.admin_canaries import AdminCanaries
 from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
 from proxy.controlplane.effective import effective
 from proxy.controlplane.recorder import Recorder
@@ -34,11 +35,13 @@ class Admin:
         reporter: Reporter,
         reloader: Reloader,
         keys: AdminKeys,
+        canaries: AdminCanaries,
         recorder: Recorder,
         ready: Callable[[], bool],
     ) -> None:
         self._settings, self._metrics, self._reporter = settings, metrics, reporter
         self._reloader, self._keys, self._recorder, self._ready = reloader, keys, recorder, ready
+        self._canaries = canaries
         self._tokens = {sha256(token.value.reveal().encode()).digest(): token.name for token in settings.tokens}
         self._runner: web.AppRunner | None = None
 
@@ -54,6 +57,7 @@ class Admin:
                 web.post("/reload", self._reload),
                 web.get("/audit", self._audit),
                 *self._keys.routes(),
+                *self._canaries.routes(),
             ]
         )
         return app
@@ -68,6 +72,7 @@ class Admin:
         return str(bound[0]), int(bound[1])
 
     async def close(self) -> None:
+        self._canaries.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 
 from proxy import __version__
+from proxy.controlplane.canaries import Canaries
+from proxy.controlplane.canary_status import CanaryStatus, canary_status
 from proxy.controlplane.certificates import Certificates, CertificateStatus
 from proxy.controlplane.key_status import KeyStatus, key_statuses
 from proxy.controlplane.keyring import Keyring
@@ -86,6 +88,7 @@ class Status(msgspec.Struct, frozen=True):
     pools: dict[str, PoolStatus]
     last_reload: dict[str, Any] | None = None
     certificates: dict[str, CertificateStatus] = {}  # by listener
+    canaries: dict[str, CanaryStatus] = {}
 
 
 class Reporter:
@@ -100,9 +103,10 @@ class Reporter:
         connections: Callable[[], int],
         keyring: Keyring,
         certificates: Certificates,
+        canaries: Canaries,
     ) -> None:
         self._snapshots, self._registry, self._recent, self._keyring = snapshots, registry, recent, keyring
-        self._certificates = certificates
+        self._certificates, self._canaries = certificates, canaries
         self._clock, self._connections = clock, connections
         self._started_s = clock()
 
@@ -147,6 +151,7 @@ class Reporter:
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
             certificates=self._certificates.status(),
+            canaries={name: canary_status(rollout) for name, rollout in self._canaries.rollouts.items()},
         )
 
     def _upstream(

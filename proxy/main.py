@@ -17,15 +17,18 @@ import uvloop
 
 from proxy import __version__
 from proxy.controlplane.admin import Admin
+from proxy.controlplane.admin_canaries import AdminCanaries
 from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import AdminKeys
 from proxy.controlplane.audit import Audit
 from proxy.controlplane.build import InForce, build
-from proxy.controlplane.canaries import Canaries, CanaryStore
+from proxy.controlplane.canaries import ITSELF, QUIET, Canaries, CanaryStore
+from proxy.controlplane.canary_status import canary_metrics
 from proxy.controlplane.certificates import Certificates
 from proxy.controlplane.checks import Checks
 from proxy.controlplane.client_store import ClientStore
 from proxy.controlplane.clients import Clients
+from proxy.controlplane.decisions import Decisions
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
@@ -35,6 +38,7 @@ from proxy.controlplane.secret_files import SecretFiles
 from proxy.controlplane.state_dir import locked
 from proxy.controlplane.status import Reporter
 from proxy.controlplane.targets import Targets
+from proxy.controlplane.webhooks import Webhooks
 from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
 from proxy.model.settings import Settings
@@ -43,6 +47,7 @@ from proxy.obs.log import AccessLog, Log, access_log, configure
 from proxy.obs.metrics import Metrics
 from proxy.obs.output import Output
 from proxy.obs.recent import Recent
+from proxy.policy.canary import CanaryEvent
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshots
 from proxy.state.tasks import Tasks
@@ -86,6 +91,8 @@ class Serinus:
         self.clients = Clients(settings, self.registry, wall_clock, client_store.load())
         self.recorder = Recorder(Audit(state_dir / "audit.log", wall_clock), store, client_store, canary_store, log)
         self.canaries = Canaries(settings, clock, random.Random(), log, canary_store.load())  # noqa: S311 - dice
+        self.decisions = Decisions(wall_clock)
+        self.webhooks = Webhooks(settings, clock, wall_clock, log)
         in_force = InForce(self.keyring.serving, self.clients.in_force, self.canaries.in_force)
         snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, in_force=in_force))
         self.metrics.generation = 1
@@ -106,11 +113,20 @@ class Serinus:
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
         reporter = Reporter(
-            snapshots, self.registry, self._recent, clock, self.metrics.connections, self.keyring, self.certificates
+            snapshots,
+            self.registry,
+            self._recent,
+            clock,
+            self.metrics.connections,
+            self.keyring,
+            self.certificates,
+            self.canaries,
         )
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended
         self.metrics.certificates = self.certificates.expiries
+        self.metrics.canaries = lambda: canary_metrics(self.canaries.rollouts.items(), self.registry.canaries)
+        self.metrics.transitions = self.canaries.transitions
         self.targets = Targets(settings, clock, log)
         self.reloader = Reloader(
             path,
@@ -128,6 +144,7 @@ class Serinus:
         self.keyring.on_event = self.recorder.event
         self.clients.on_change = self.data_plane.swap_clients
         self.canaries.on_change = self._canaries_changed
+        self.canaries.on_event = self._canary_told
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
         self.secret_files = SecretFiles(loaded.secret_files, self.reloader.read_secrets_anew, log)
@@ -145,8 +162,24 @@ class Serinus:
             secrets.token_bytes,
             self.data_plane.cut_clients,
         )
+        canaries = AdminCanaries(
+            self.canaries,
+            self.recorder,
+            self.decisions,
+            self.webhooks,
+            self.registry,
+            settings=lambda: self.reloader.settings,
+        )
         self.admin = Admin(
-            settings.admin, self.metrics, reporter, self.reloader, keys, clients, self.recorder, lambda: self.ready
+            settings.admin,
+            self.metrics,
+            reporter,
+            self.reloader,
+            keys,
+            clients,
+            canaries,
+            self.recorder,
+            ready=lambda: self.ready,
         )
         self.addresses: list[tuple[str, int]] = []
         self.admin_address = ("", 0)
@@ -158,6 +191,7 @@ class Serinus:
         self.data_plane.watch.add(self._recent)
         self.data_plane.watch.add(self.clients)
         self.data_plane.watch.add(self.canaries)
+        self.data_plane.watch.add(self.webhooks)
         if isinstance(self._access, AccessLines):
             self.data_plane.watch.add(self._access)
         admin = self.admin.start(self.certificates.handshakes("admin"))
@@ -180,11 +214,19 @@ class Serinus:
         self.secret_files.watch(loaded.secret_files)
         self.certificate_files.watch(self.certificates.files)
         self.clients.take(loaded.settings)
+        self.webhooks.take(loaded.settings)
         self.canaries.take(loaded.settings)
         self.keyring.take(loaded.settings, "reload")
 
     def _canaries_changed(self) -> None:
         self.recorder.begin_save_canaries(self.canaries.kept)
+
+    def _canary_told(self, canary: str, event: CanaryEvent, who: str) -> None:
+        about = {"canary": canary, "text": event.text, "numbers": event.numbers}
+        decision = self.decisions.add(f"canary.{event.name}", who, about)
+        self.webhooks.tell(canary, event.name, decision)
+        if who == ITSELF and event.name not in QUIET:  # a command is written down by who was given it
+            self.recorder.event(f"canary_{event.name}", who, {"canary": canary, "said": event.text})
 
     def _keys_changed(self) -> None:
         self.reloader.renew()
@@ -207,6 +249,7 @@ class Serinus:
         await self.stop_checking()
         await self.data_plane.close()
         await self.admin.close()
+        await self.webhooks.close()
         await self.recorder.close()
         if isinstance(self._access, AccessLines):
             self._access.flush()

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from proxy.cli.admin_tls import opener
+from proxy.controlplane.canary_status import CanaryStatus
 from proxy.controlplane.client_status import ClientStatus
 from proxy.controlplane.key_status import KeyStatus
 from proxy.controlplane.recorder import Audited
@@ -68,6 +69,10 @@ class _Clients(msgspec.Struct):
     clients: list[ClientStatus]
 
 
+class _Canaries(msgspec.Struct):
+    canaries: dict[str, CanaryStatus]
+
+
 class AdminUnavailable(click.ClickException):
     """No answer, or none that helps. The message says from where and why."""
 
@@ -114,6 +119,21 @@ class AdminApi:
         path = f"/clients/{quote(name, safe='')}/{what}"
         return self._decoded(self._post(path, wanted), dict[str, Any], path)
 
+    def canaries(self) -> dict[str, CanaryStatus]:
+        """Raises AdminUnavailable."""
+        return self._decoded(self._get("/canaries"), _Canaries, "/canaries").canaries
+
+    def canary(self, name: str) -> dict[str, Any]:
+        """The numbers behind its state. Raises AdminUnavailable."""
+        path = f"/canaries/{quote(name, safe='')}"
+        return self._decoded(self._get(path), dict[str, Any], path)
+
+    def steer(self, name: str, command: str, wanted: dict[str, Any]) -> dict[str, Any]:
+        """`said`, what came of it, `state`, `weight` and `not_kept`. Raises AdminUnavailable."""
+        path = f"/canaries/{quote(name, safe='')}/{command}"
+        answer = self._post(path, wanted, method="PUT" if command == "weight" else "POST")
+        return self._decoded(answer, dict[str, Any], path)
+
     def _decoded(self, body: bytes, kind: type[T], path: str) -> T:
         try:
             return msgspec.json.decode(body, type=kind)
@@ -123,9 +143,9 @@ class AdminApi:
     def _get(self, path: str, **query: str) -> bytes:
         return self._asked(urllib.request.Request(f"{self.url}{path}?{urlencode(query)}"))  # noqa: S310 - was checked
 
-    def _post(self, path: str, body: object, also: int = 200) -> bytes:
+    def _post(self, path: str, body: object, also: int = 200, method: str = "POST") -> bytes:
         """`also`: another status that brings a result."""
-        request = urllib.request.Request(f"{self.url}{path}", msgspec.json.encode(body), method="POST")  # noqa: S310
+        request = urllib.request.Request(f"{self.url}{path}", msgspec.json.encode(body), method=method)  # noqa: S310
         request.add_header("content-type", "application/json")
         return self._asked(request, also)
 

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from proxy.cli.admin_api import AdminApi, AdminUnavailable, with_admin
+from proxy.cli.canary_view import canaries_table
 from proxy.cli.parameters import Duration
 from proxy.cli.status_view import (
     Trends,
@@ -98,7 +99,7 @@ def _look(api: AdminApi, window_s: float, trends: Trends) -> RenderableType:
 
 
 def view(found: Status, trends: Trends | None = None) -> Group:
-    """All of it: a headline, the upstreams, the pools, the keys, the clients."""
+    """All of it: a headline, the upstreams, the pools, the canaries, the keys, the clients."""
     if trends is not None:
         trends.look(found)
     parts: list[RenderableType] = [headline(found)]
@@ -106,6 +107,8 @@ def view(found: Status, trends: Trends | None = None) -> Group:
         parts.append(reloaded)
     parts += certificate_lines(found)
     parts += ["", upstreams_table(found, trends), "", pools_table(found)]
+    if found.canaries:
+        parts += ["", canaries_table(found.canaries)]
     for table in (keys_table(found), clients_table(found)):
         if table is not None:
             parts += ["", table]

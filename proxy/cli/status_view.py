@@ -48,7 +48,7 @@ def headline(status: Status) -> Text:
         (f"Serinus {status.version}", "bold"),
         " · ",
         ready,
-        f" · up {_lasted(status.uptime_s)} · configuration {status.generation} · {status.connections} callers"
+        f" · up {lasted(status.uptime_s)} · configuration {status.generation} · {status.connections} callers"
         f" · last {status.window_s:.0f} s: {status.traffic.requests_per_s:.1f} req/s",
     )
 
@@ -73,7 +73,7 @@ def certificate_lines(status: Status) -> Iterable[Text]:
 
 def upstreams_table(status: Status, trends: Trends | None = None) -> Table:
     """With a line of bars for each, if there are `trends`."""
-    table = _table("upstream", "health", "in\nflight", "req/s", "failed", FIRST_BYTE, "whole ms\np50 / p95")
+    table = columns("upstream", "health", "in\nflight", "req/s", "failed", FIRST_BYTE, "whole ms\np50 / p95")
     if trends is not None:
         table.add_column("", no_wrap=True)
     for name, upstream in status.upstreams.items():
@@ -93,7 +93,7 @@ def upstreams_table(status: Status, trends: Trends | None = None) -> Table:
 
 def pools_table(status: Status, trends: Trends | None = None) -> Table:
     """Each pool and its members, with a line of bars for each if there are `trends`."""
-    table = _table("pool", "weight", "share %\nasked / now", "health", "in\nflight", "req/s", "failed", FIRST_BYTE)
+    table = columns("pool", "weight", "share %\nasked / now", "health", "in\nflight", "req/s", "failed", FIRST_BYTE)
     if trends is not None:
         table.add_column("", no_wrap=True)
     for name, pool in status.pools.items():
@@ -115,7 +115,7 @@ def pools_table(status: Status, trends: Trends | None = None) -> Table:
 
 def keys_table(status: Status) -> Table | None:
     """Each upstream's keys; None where there are none."""
-    table = _table("key", "state", "in\nflight", "quota\nused", "rests, s")
+    table = columns("key", "state", "in\nflight", "quota\nused", "rests, s")
     for name, upstream in status.upstreams.items():
         for key_name, key in upstream.keys.items():
             rests = ", ".join(f"{model or 'any model'} {left_s:.0f}" for model, left_s in key.cooling_s.items())
@@ -126,7 +126,7 @@ def keys_table(status: Status) -> Table | None:
 
 def clients_table(status: Status) -> Table | None:
     """The clients that have something under way, or were refused something; None where there are none."""
-    table = _table("client", "in\nflight", "refused")
+    table = table("client", "in\nflight", "refused")
     for name, client in status.clients.items():
         table.add_row(name, str(client.inflight), Text(str(client.refused), "yellow" if client.refused else ""))
     return table if table.row_count else None
@@ -154,16 +154,16 @@ def _quantiles(quantiles: Quantiles | None, *shares: str) -> str:
     return " / ".join(f"{value:.1f}" if value < 10 else f"{value:.0f}" for value in values)
 
 
-def _table(first: str, *columns: str) -> Table:
+def columns(first: str, *others: str) -> Table:
     """It fits 80 columns as long as the names are short."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", collapse_padding=True)
     table.add_column(first, no_wrap=True)
-    for column in columns:
+    for column in others:
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
-def _lasted(seconds: float) -> str:
+def lasted(seconds: float) -> str:
     """`47 s`, `12 min`, `5 h`, `3 d`."""
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit:

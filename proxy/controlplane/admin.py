@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.controlplane.admin_canaries import AdminCanaries
 from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
 from proxy.controlplane.effective import effective
@@ -36,12 +37,13 @@ class Admin:
         reloader: Reloader,
         keys: AdminKeys,
         clients: AdminClients,
+        canaries: AdminCanaries,
         recorder: Recorder,
         ready: Callable[[], bool],
     ) -> None:
         self._settings, self._metrics, self._reporter = settings, metrics, reporter
-        self._reloader, self._keys, self._clients = reloader, keys, clients
-        self._recorder, self._ready = recorder, ready
+        self._reloader, self._recorder, self._ready = reloader, recorder, ready
+        self._keys, self._clients, self._canaries = keys, clients, canaries
         self._tokens = {sha256(token.value.reveal().encode()).digest(): token.name for token in settings.tokens}
         self._runner: web.AppRunner | None = None
 
@@ -58,6 +60,7 @@ class Admin:
                 web.get("/audit", self._audit),
                 *self._keys.routes(),
                 *self._clients.routes(),
+                *self._canaries.routes(),
             ]
         )
         return app
@@ -72,6 +75,7 @@ class Admin:
         return str(bound[0]), int(bound[1])
 
     async def close(self) -> None:
+        self._canaries.close()
         if self._runner is not None:
             await self._runner.cleanup()
 

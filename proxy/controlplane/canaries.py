@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.controlplane.state_file import StateFile
+from proxy.controlplane.state_file import StateFile, StateUnreadable
 from proxy.model.canary_settings import Canary as CanarySettings
 from proxy.model.settings import Settings
 from proxy.obs.log import Log
@@ -20,6 +20,7 @@ from proxy.policy.canary.arms import Dice
 from proxy.policy.canary.states import OVER
 
 QUIET = frozenset(("evaluated",))  # told often, and asked for by nobody
+ITSELF = "serinus"  # who did what nobody commanded
 
 
 class CanaryNotFound(LookupError):
@@ -36,7 +37,8 @@ class CanaryStore:
     """`canaries.json` in `state_dir`. To load and to save waits for the disk."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._file = StateFile(state_dir / "canaries.json", Kept)
+        self.path = state_dir / "canaries.json"
+        self._file = StateFile(self.path, Kept)
 
     def load(self) -> Kept:
         """Raises StateUnreadable: without it a canary that was rolled back would begin once more."""
@@ -92,7 +94,13 @@ class Canaries:
         dump = kept.get(name)
         if dump is None:
             return Rollout(spec, self._dice, self._clock())
-        return Rollout.load(dump, spec, self._dice, self._clock())
+        try:
+            return Rollout.load(dump, spec, self._dice, self._clock())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise StateUnreadable(
+                f"canaries.json in state_dir: what it holds of {name} cannot be taken up ({type(error).__name__}): put "
+                "a good copy in its place, or move it away and all canaries begin anew"
+            ) from None
 
     def find(self, name: str) -> Rollout:
         """Raises CanaryNotFound."""
@@ -106,13 +114,14 @@ class Canaries:
 
     def expired(self, now_s: float) -> None:
         """It is time to look at those that are due."""
-        for name, rollout in self.rollouts.items():
-            if self._due_s[name] <= now_s and rollout.state not in OVER:
-                self._due_s[name] = now_s + rollout.spec.analysis.interval_s
-                self._told(name, rollout.tick(now_s), "serinus")
+        due = [name for name, one in self.rollouts.items() if self._due_s[name] <= now_s and one.state not in OVER]
+        for name in due:
+            rollout = self.rollouts[name]
+            self._due_s[name] = now_s + rollout.spec.analysis.interval_s
+            self._told(name, rollout.tick(now_s), ITSELF)
         waiting = [due_s for name, due_s in self._due_s.items() if self.rollouts[name].state not in OVER]
         self.deadline_s = min(waiting, default=math.inf)
-        if waiting:
+        if due:
             self.on_change()
 
     def command(self, name: str, what: str, who: str, **options: object) -> list[CanaryEvent]:
@@ -127,8 +136,9 @@ class Canaries:
 
     def _told(self, name: str, events: Iterable[CanaryEvent], who: str) -> None:
         for event in events:
-            count = name, event.name
-            self.transitions[count] = self.transitions.get(count, 0) + 1
+            if event.name not in QUIET:
+                count = name, event.name
+                self.transitions[count] = self.transitions.get(count, 0) + 1
             log = self._log.debug if event.name in QUIET else self._log.info
             log("canary", canary=name, happened=event.name, said=event.text, who=who, **event.numbers)
             self.on_event(name, event, who)

@@ -72,6 +72,11 @@ class Recorder:
         now = kept()
         await self._write(lambda: self.canaries.save(now))
 
+    async def save_canaries(self, kept: Callable[[], Kept]) -> str:
+        """Keep it now. Returns why it could not be kept, or nothing."""
+        now = kept()
+        return await self._write(lambda: self.canaries.save(now))
+
     async def audited(self, last: int) -> Audited:
         """Is the audit log whole, and what are its last entries?"""
         async with self._in_turn:

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 
 from proxy import __version__
+from proxy.controlplane.canaries import Canaries
+from proxy.controlplane.canary_status import CanaryStatus, canary_status
 from proxy.controlplane.certificates import Certificates, CertificateStatus
 from proxy.controlplane.client_status import ClientTraffic, client_traffic
 from proxy.controlplane.key_status import KeyStatus, key_statuses
@@ -88,6 +90,7 @@ class Status(msgspec.Struct, frozen=True):
     last_reload: dict[str, Any] | None = None
     certificates: dict[str, CertificateStatus] = {}  # by listener
     clients: dict[str, ClientTraffic] = {}  # that have something under way, or were refused something
+    canaries: dict[str, CanaryStatus] = {}
 
 
 class Reporter:
@@ -102,9 +105,10 @@ class Reporter:
         connections: Callable[[], int],
         keyring: Keyring,
         certificates: Certificates,
+        canaries: Canaries,
     ) -> None:
         self._snapshots, self._registry, self._recent, self._keyring = snapshots, registry, recent, keyring
-        self._certificates = certificates
+        self._certificates, self._canaries = certificates, canaries
         self._clock, self._connections = clock, connections
         self._started_s = clock()
 
@@ -150,6 +154,7 @@ class Reporter:
             last_reload=last_reload,
             certificates=self._certificates.status(),
             clients=client_traffic(self._registry),
+            canaries={name: canary_status(rollout) for name, rollout in self._canaries.rollouts.items()},
         )
 
     def _upstream(

@@ -4,6 +4,7 @@ Weights are percent, as in Argo Rollouts and Flagger. A warm-up, an SLO and a ba
 """
 
 import re
+from base64 import b64decode
 from itertools import pairwise
 from typing import Annotated, Literal, Self, get_args
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from proxy.model.quantities import Count, Duration, Name, Switch, Wait
 from proxy.model.record import Record, SecretText
+from proxy.model.secret import Secret
 
 Share = Annotated[float, Field(strict=True, ge=0, le=0.5)]
 Chance = Annotated[float, Field(strict=True, ge=1e-9, le=0.5)]
@@ -224,12 +226,32 @@ def _url(value: str) -> str:
     return value
 
 
+_SIGNING = "whsec_"
+
+
+def signing_key(secret: str) -> bytes:
+    """What messages are signed with. Raises ValueError, which quotes nothing of it."""
+    prefix, key = secret[: len(_SIGNING)], secret[len(_SIGNING) :]
+    try:
+        found = b64decode(key, validate=True)
+    except ValueError:
+        found = b""
+    if prefix != _SIGNING or not 24 <= len(found) <= 64:  # as Standard Webhooks asks
+        raise ValueError("not whsec_ and 24 to 64 bytes in base64: make one with echo whsec_$(openssl rand -base64 32)")
+    return found
+
+
+def _signing(secret: Secret) -> Secret:
+    signing_key(secret.reveal())
+    return secret
+
+
 class Webhook(Record):
     """Whom to tell of events, with a POST as https://www.standardwebhooks.com has it."""
 
     url: Annotated[str, AfterValidator(_url)] = Field(description="Where to.")
     events: tuple[EventName, ...] = Field(EVENTS, validate_default=True, description="Of which; absent: of all.")
-    secret: SecretText | None = Field(
+    secret: Annotated[SecretText, AfterValidator(_signing)] | None = Field(
         None, description="What the messages are signed with: whsec_ and base64, as env:NAME or file:/path."
     )
 

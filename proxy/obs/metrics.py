@@ -76,6 +76,17 @@ class PoolState(NamedTuple):
     panics: int
 
 
+class CanaryState(NamedTuple):
+    """One canary. By family, by arm, by result."""
+
+    name: str
+    weight: float  # 0..1
+    state: str
+    evidence: Mapping[str, float]
+    latencies_s: Mapping[str, float]
+    copies: Mapping[str, int]
+
+
 class Metrics(Collector):
     """All counts of this process, and their rendering."""
 
@@ -89,6 +100,8 @@ class Metrics(Collector):
         self.members: Callable[[], Iterable[MemberState]] = tuple
         self.pools: Callable[[], Iterable[PoolState]] = tuple
         self.keys: Callable[[], Iterable[KeyState]] = tuple
+        self.canaries: Callable[[], Iterable[CanaryState]] = tuple
+        self.transitions: Mapping[tuple[str, str], int] = {}  # of canaries: how often what happened to which
         self.certificates: Callable[[], Iterable[tuple[str, float]]] = (
             tuple  # listener, end in seconds after 1970 began
         )
@@ -126,6 +139,7 @@ class Metrics(Collector):
         yield ended
         yield from self._pools()
         yield from self._keys()
+        yield from self._canaries()
         expiry = GaugeMetricFamily(
             "serinus_certificate_expiry_timestamp_seconds", "When a listener's certificate ends", labels=["listener"]
         )
@@ -154,6 +168,29 @@ class Metrics(Collector):
         for result, count in self.rotations.items():
             rotations.add_metric([result], count)
         yield from (states, rotations)
+
+    def _canaries(self) -> Iterator[Metric]:
+        weight = GaugeMetricFamily("serinus_canary_weight", "Its share of the requests, 0..1", labels=["canary"])
+        state = GaugeMetricFamily(
+            "serinus_canary_state", "1 for the state that a canary is in", labels=["canary", "state"]
+        )
+        evidence = GaugeMetricFamily(
+            "serinus_canary_evidence", "That it is worse: 1 says nothing", labels=["canary", "family"]
+        )
+        latency = GaugeMetricFamily(
+            "serinus_canary_rolling_latency_seconds", "The mean that bands go by", labels=["canary", "arm"]
+        )
+        moved = CounterMetricFamily("serinus_canary_transitions", "What happened to it", labels=["canary", "to"])
+        copies = CounterMetricFamily("serinus_canary_copies", "Of requests, in a shadow", labels=["canary", "result"])
+        for each in self.canaries():
+            weight.add_metric([each.name], each.weight)
+            state.add_metric([each.name, each.state], 1)
+            for family, values in ((evidence, each.evidence), (latency, each.latencies_s), (copies, each.copies)):
+                for label, value in values.items():
+                    family.add_metric([each.name, label], value)
+        for what, count in self.transitions.items():
+            moved.add_metric(list(what), count)
+        yield from (weight, state, evidence, latency, moved, copies)
 
     def _pools(self) -> Iterator[Metric]:
         names = ["pool", "upstream"]

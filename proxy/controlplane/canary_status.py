@@ -1,0 +1,93 @@
+"""How a canary fares, as the admin API tells it: in short for lists, and whole, with what an operator may do next."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from proxy.model.settings import Route, Settings
+from proxy.obs.metrics import CanaryState
+from proxy.policy.canary import Rollout, State
+from proxy.policy.canary.states import TABLE, Event
+from proxy.state.live import CanaryLive
+
+_COMMANDS = {
+    "promote": (Event.STEPPED, Event.COMPLETED),
+    "abort": (Event.ABORTED,),
+    "pause": (Event.PAUSED,),
+    "resume": (Event.RESUMED,),
+    "retry": (Event.RETRIED,),
+    "weight": (Event.WEIGHED,),
+}
+COMMANDS = tuple(_COMMANDS)
+_PROMOTED = (State.PROMOTING, State.BAKING, State.SUCCEEDED)
+
+
+class CanaryStatus(msgspec.Struct, frozen=True):
+    """One line of it."""
+
+    baseline: str
+    canary: str
+    mode: str
+    state: str
+    since_s: float
+    weight: float  # percent
+    waits_for: list[str]
+
+
+def canary_status(rollout: Rollout) -> CanaryStatus:
+    shown = rollout.explain()
+    return CanaryStatus(
+        baseline=rollout.spec.baseline,
+        canary=rollout.spec.canary,
+        mode=rollout.spec.mode,
+        state=shown["state"],
+        since_s=round(shown["since_s"], 1),
+        weight=percent(rollout),
+        waits_for=[shown["reason"]] if rollout.state is State.FAILED else shown["waits_for"],
+    )
+
+
+def percent(rollout: Rollout) -> float:
+    return round(100 * rollout.weight, 6)
+
+
+def possible(rollout: Rollout) -> list[str]:
+    """What an operator may command in its state."""
+    return [name for name, events in _COMMANDS.items() if any((rollout.state, event) in TABLE for event in events)]
+
+
+def change_to_make(rollout: Rollout, name: str, settings: Settings) -> list[str]:
+    """Where all goes to the canary, what the configuration should say from now on: lines with - and +."""
+    if rollout.state not in _PROMOTED:
+        return []
+    before, after = rollout.spec.baseline, rollout.spec.canary
+    routes = [route for route in settings.routes if route.pool == before]
+    lines = ["  routes:"]
+    for route in routes:
+        lines += [f"-   - {_route(route, before)}", f"+   - {_route(route, after)}"]
+    return [*lines, "  canaries:", f"-   {name}: …"]
+
+
+def _route(route: Route, pool: str) -> str:
+    """As it is found in the file; what it has besides is left as it is."""
+    model = [] if route.model is None else [f"model: {json.dumps(route.model)}"]
+    more = ["…"] if route.model_fields_set - {"prefix", "model", "pool"} else []
+    return "{" + ", ".join([f"prefix: {route.prefix}", *model, f"pool: {pool}", *more]) + "}"
+
+
+def canary_metrics(rollouts: Iterable[tuple[str, Rollout]], lives: dict[str, CanaryLive]) -> Iterator[CanaryState]:
+    for name, rollout in rollouts:
+        shown: dict[str, Any] = rollout.explain()["analysis"]
+        means = shown.get("means", {})
+        latencies = {arm: means.get(f"{arm}_mean_s") for arm in ("baseline", "canary")}
+        live = lives.get(name) if rollout.spec.mode == "shadow" else None
+        yield CanaryState(
+            name=name,
+            weight=rollout.weight,
+            state=rollout.state.value,
+            evidence=shown.get("families", {}),
+            latencies_s={arm: mean_s for arm, mean_s in latencies.items() if mean_s is not None},
+            copies={} if live is None else {"sent": live.copies_sent, "failed": live.copies_failed},
+        )

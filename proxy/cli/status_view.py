@@ -126,10 +126,10 @@ def keys_table(status: Status) -> Table | None:
 
 def clients_table(status: Status) -> Table | None:
     """The clients that have something under way, or were refused something; None where there are none."""
-    table = table("client", "in\nflight", "refused")
+    clients = columns("client", "in\nflight", "refused")
     for name, client in status.clients.items():
-        table.add_row(name, str(client.inflight), Text(str(client.refused), "yellow" if client.refused else ""))
-    return table if table.row_count else None
+        clients.add_row(name, str(client.inflight), Text(str(client.refused), "yellow" if client.refused else ""))
+    return clients if clients.row_count else None
 
 
 def _member_name(member: MemberStatus) -> str:

@@ -173,6 +173,7 @@ async def test_status_before_anything_happened(start):
         "last_reload": None,
         "certificates": {},
         "clients": {},
+        "canaries": {},
     }
 
 

@@ -140,7 +140,7 @@ class Canaries:
                 count = name, event.name
                 self.transitions[count] = self.transitions.get(count, 0) + 1
             log = self._log.debug if event.name in QUIET else self._log.info
-            log("canary", canary=name, happened=event.name, said=event.text, who=who, **event.numbers)
+            log("canary", canary=name, happened=event.name, said=event.text, who=who, numbers=event.numbers)
             self.on_event(name, event, who)
 
     def kept(self) -> Kept:

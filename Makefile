@@ -8,8 +8,8 @@ SECONDS ?= 180
 
 .PHONY: demo run test fuzz check format lock picture clean
 
-demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed
-	$(BIN)/serinus demo
+demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
+	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
 
 run: $(VENV)/.runtime    ## serve CONFIG
 	$(BIN)/serinus serve --config $(CONFIG)
@@ -35,8 +35,9 @@ lock: pyproject.toml     ## write both lock files anew; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements-dev.lock
 
-picture: $(VENV)/.runtime  ## draw the README's picture anew
+picture: $(VENV)/.runtime  ## draw the README's pictures anew
 	$(BIN)/serinus demo --plain --seconds 20 --picture docs/demo.svg
+	$(BIN)/serinus demo --plain --bad-canary --until-decided --picture docs/demo-canary.svg
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Serinus needs Python 3.11 or newer; name one with PYTHON=python3.12")'

@@ -18,6 +18,7 @@ import uvloop
 from proxy import __version__
 from proxy.controlplane.admin import Admin
 from proxy.controlplane.admin_canaries import AdminCanaries
+from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import AdminKeys
 from proxy.controlplane.audit import Audit
 from proxy.controlplane.build import InForce, build
@@ -96,7 +97,7 @@ class Serinus:
         snapshots = Snapshots(build(settings, self.registry, self.metrics, 1, in_force=in_force))
         self.metrics.generation = 1
         self.metrics.inflight = self.registry.inflight
-        self.metrics.outcomes = self.registry.outcomes
+        self.metrics.outcomes, self.metrics.limited = self.registry.outcomes, self.registry.limited
         downstream = settings.downstream
         limits = Limits(
             head_timeout_s=downstream.head_timeout_s,
@@ -141,7 +142,7 @@ class Serinus:
         )
         self.keyring.on_change = self._keys_changed
         self.keyring.on_event = self.recorder.event
-        self.clients.on_change = self.reloader.renew
+        self.clients.on_change = self.data_plane.swap_clients
         self.canaries.on_change = self._canaries_changed
         self.canaries.on_event = self._canary_told
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
@@ -152,6 +153,15 @@ class Serinus:
         self._tasks = Tasks()
         self.ready = False
         keys = AdminKeys(self.keyring, self.recorder, clock, self.data_plane.cut_holders)
+        clients = AdminClients(
+            self.clients,
+            self.registry,
+            self.recorder,
+            clock,
+            wall_clock,
+            secrets.token_bytes,
+            self.data_plane.cut_clients,
+        )
         canaries = AdminCanaries(
             self.canaries,
             self.recorder,
@@ -166,6 +176,7 @@ class Serinus:
             reporter,
             self.reloader,
             keys,
+            clients,
             canaries,
             self.recorder,
             ready=lambda: self.ready,
@@ -219,7 +230,7 @@ class Serinus:
 
     def _keys_changed(self) -> None:
         self.reloader.renew()
-        self.recorder.begin_save(self.keyring)
+        self.recorder.save(self.keyring)
 
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""

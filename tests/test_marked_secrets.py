@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from proxy.controlplane.vault import CONFIG_PURPOSE, MasterKey, Vault, new_master_key
+from tests.support.authority import Authority
 from tests.support.process import ROOT, SerinusProcess
 from tests.support.raw import RawCaller, ask
 from tests.support.scripted import Conversation, whole
@@ -19,7 +20,7 @@ MARK = "S3CR3T"
 MASTER = new_master_key()
 SEALED = f"sk-{MARK}-sealed"
 CONFIG = """
-listen: 127.0.0.1:0
+listen: [127.0.0.1:0, {{address: "127.0.0.1:0", tls: {{cert: localhost-cert.pem, key: localhost-key.pem}}}}]
 admin: {{listen: 127.0.0.1:0, tokens: [{{name: ops, value: file:token}}]}}
 state_dir: state
 pre_drain: 0s
@@ -70,6 +71,7 @@ async def folder(tmp_path: Path) -> Path:
     for name, secret in (("token", "token"), ("key", "sk-file"), ("client", "client-file")):
         (tmp_path / name).write_text(f"{secret}-{MARK}\n")
         (tmp_path / name).chmod(0o600)
+    Authority(tmp_path).issue("localhost")
     return tmp_path
 
 
@@ -142,8 +144,24 @@ class Life:
         await self.admin("POST", "/keys/other/sealed/revoke", {"now": True})
         await self.calls()
 
+    async def clients(self) -> str:
+        """Issued, used, ended. Returns a key, which is told once."""
+        issued = await self._admin.request("POST", "/clients/web/keys", json={"expires": "7d"})
+        assert issued.status_code == 201, issued.text
+        key: str = issued.json()["key"]
+        fields = f"Authorization: Bearer {key}\r\n".encode()
+        assert (await ask(self._port, request(fields))).status == 200
+        fingerprint = issued.json()["fingerprint"]
+        await self.admin("POST", "/clients/web/expire", {"fingerprint": fingerprint, "expires": "1d"})
+        await self.command("clients", "revoke", "web", fingerprint)
+        refused = await ask(self._port, request(fields))
+        assert refused.status == 401
+        self.heard.append(str(refused))
+        await self.command("clients", "list")
+        return key
+
     async def pages(self) -> None:
-        for path in ("/metrics", "/status", "/config", "/keys", "/audit", "/nowhere"):
+        for path in ("/metrics", "/status", "/config", "/keys", "/clients", "/audit", "/nowhere"):
             await self.admin("GET", path, expected=404 if path == "/nowhere" else 200)
         await self.command("keys", "list", "--json")
         await self.command("status", "--audit")
@@ -171,20 +189,24 @@ async def test_no_mark_comes_to_light(process, scripted, folder):
     life = Life(process, folder, serving["listen"][0][1], serving["admin"][1])
     await life.calls()
     await life.rotations()
+    key = await life.clients()
     await life.bad_configurations()
     await life.pages()
     await life.close()
     number = process.number
+    private = (folder / "localhost-key.pem").read_text().splitlines()[1]
     arguments = Path(f"/proc/{number}/cmdline").read_text()
     assert re.search(r"Max core file size\s+0 ", Path(f"/proc/{number}/limits").read_text())
     process.send(signal.SIGTERM)
     assert await process.ended() == 0
     kept = [path for path in (folder / "state").iterdir() if path.stat().st_size]
-    assert {path.name for path in kept} >= {"keys.json", "audit.log"}
+    assert {path.name for path in kept} >= {"keys.json", "clients.json", "audit.log"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
     heard = "\n".join([*life.heard, *process.said, arguments, *(path.read_text() for path in kept)])
     assert "sk-" not in heard
     assert MARK not in heard
     assert MASTER not in heard
+    assert key not in heard
+    assert private not in heard
     seen = {request.field(b"authorization") for request in upstream.requests}
     assert {b"Bearer sk-S3CR3T-typed", b"Bearer sk-S3CR3T-sealed", b"Bearer sk-S3CR3T-new"} <= seen  # it was all used

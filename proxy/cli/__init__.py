@@ -9,6 +9,7 @@ from proxy import __version__
 from proxy.cli.bench import bench
 from proxy.cli.canary import canary
 from proxy.cli.check import check
+from proxy.cli.clients import clients
 from proxy.cli.demo import demo
 from proxy.cli.keys import keys
 from proxy.cli.schema import schema
@@ -26,5 +27,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (serve, check, schema, demo, bench, status, top, seal, keys, canary):
+for command in (serve, check, schema, demo, bench, status, top, seal, keys, clients, canary):
     main.add_command(command)

@@ -4,7 +4,7 @@ import os
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -16,6 +16,7 @@ import msgspec
 
 from proxy.cli.admin_tls import opener
 from proxy.controlplane.canary_status import CanaryStatus
+from proxy.controlplane.client_status import ClientStatus
 from proxy.controlplane.key_status import KeyStatus
 from proxy.controlplane.recorder import Audited
 from proxy.controlplane.secrets import SecretReader
@@ -64,6 +65,10 @@ class _Keys(msgspec.Struct):
     keys: list[KeyStatus]
 
 
+class _Clients(msgspec.Struct):
+    clients: list[ClientStatus]
+
+
 class _Canaries(msgspec.Struct):
     canaries: dict[str, CanaryStatus]
 
@@ -100,6 +105,19 @@ class AdminApi:
         """`cut`, how many requests were ended, and `not_kept`, why it will be forgotten. Raises AdminUnavailable."""
         path = f"/keys/{quote(upstream, safe='')}/{quote(key, safe='')}/revoke"
         return self._decoded(self._post(path, {"fingerprint": fingerprint, "now": now}), dict[str, Any], path)
+
+    def clients(self) -> list[ClientStatus]:
+        """Raises AdminUnavailable."""
+        return self._decoded(self._get("/clients"), _Clients, "/clients").clients
+
+    def issue_client_key(self, name: str, wanted: Mapping[str, object]) -> dict[str, Any]:
+        """`key`, `fingerprint`, `key_hash`, `expires`; and why it was not kept. Raises AdminUnavailable."""
+        return self.change_client(name, "keys", wanted)
+
+    def change_client(self, name: str, what: str, wanted: Mapping[str, object]) -> dict[str, Any]:
+        """What came of it, `not_kept` and `not_audited`: why not. Raises AdminUnavailable."""
+        path = f"/clients/{quote(name, safe='')}/{what}"
+        return self._decoded(self._post(path, wanted), dict[str, Any], path)
 
     def canaries(self) -> dict[str, CanaryStatus]:
         """Raises AdminUnavailable."""

@@ -16,6 +16,7 @@ from proxy.cli.status_view import (
     Trends,
     audit_view,
     certificate_lines,
+    clients_table,
     headline,
     keys_table,
     pools_table,
@@ -98,7 +99,7 @@ def _look(api: AdminApi, window_s: float, trends: Trends) -> RenderableType:
 
 
 def view(found: Status, trends: Trends | None = None) -> Group:
-    """All of it: a headline, the upstreams, the pools, the canaries, the keys."""
+    """All of it: a headline, the upstreams, the pools, the canaries, the keys, the clients."""
     if trends is not None:
         trends.look(found)
     parts: list[RenderableType] = [headline(found)]
@@ -108,6 +109,7 @@ def view(found: Status, trends: Trends | None = None) -> Group:
     parts += ["", upstreams_table(found, trends), "", pools_table(found)]
     if found.canaries:
         parts += ["", canaries_table(found.canaries)]
-    if (keys := keys_table(found)) is not None:
-        parts += ["", keys]
+    for table in (keys_table(found), clients_table(found)):
+        if table is not None:
+            parts += ["", table]
     return Group(*parts)

@@ -124,6 +124,14 @@ def keys_table(status: Status) -> Table | None:
     return table if table.row_count else None
 
 
+def clients_table(status: Status) -> Table | None:
+    """The clients that have something under way, or were refused something; None where there are none."""
+    clients = columns("client", "in\nflight", "refused")
+    for name, client in status.clients.items():
+        clients.add_row(name, str(client.inflight), Text(str(client.refused), "yellow" if client.refused else ""))
+    return clients if clients.row_count else None
+
+
 def _member_name(member: MemberStatus) -> str:
     """What tells it from the pool's other members."""
     return " ".join(filter(None, [member.upstream, member.model, member.key and f"key {member.key}"]))

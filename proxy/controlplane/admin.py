@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from proxy.controlplane.admin_canaries import AdminCanaries
+from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
 from proxy.controlplane.effective import effective
 from proxy.controlplane.recorder import Recorder
@@ -35,13 +36,14 @@ class Admin:
         reporter: Reporter,
         reloader: Reloader,
         keys: AdminKeys,
+        clients: AdminClients,
         canaries: AdminCanaries,
         recorder: Recorder,
         ready: Callable[[], bool],
     ) -> None:
         self._settings, self._metrics, self._reporter = settings, metrics, reporter
-        self._reloader, self._keys, self._recorder, self._ready = reloader, keys, recorder, ready
-        self._canaries = canaries
+        self._reloader, self._recorder, self._ready = reloader, recorder, ready
+        self._keys, self._clients, self._canaries = keys, clients, canaries
         self._tokens = {sha256(token.value.reveal().encode()).digest(): token.name for token in settings.tokens}
         self._runner: web.AppRunner | None = None
 
@@ -57,6 +59,7 @@ class Admin:
                 web.post("/reload", self._reload),
                 web.get("/audit", self._audit),
                 *self._keys.routes(),
+                *self._clients.routes(),
                 *self._canaries.routes(),
             ]
         )

@@ -55,7 +55,7 @@ class AdminKeys:
         return answer({"keys": list(key_statuses(self._keyring, self._clock()))})
 
     async def _rotate(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, _Rotate)
+        wanted = await body(request, _Rotate)
         if not wanted.value or not carries(wanted.value):
             raise refused(HTTPStatus.BAD_REQUEST, "the value is empty, or no header can carry it")
         if not wanted.until_restart and self._recorder.keys.vault is None:
@@ -84,15 +84,16 @@ class AdminKeys:
         return answer(result, _STATUS.get(last.result, HTTPStatus.UNPROCESSABLE_ENTITY))
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, _Revoke)
+        wanted = await body(request, _Revoke)
         try:
             hit = self._keyring.revoke(*_place(request), request[HOLDER], wanted.fingerprint)
         except KeyNotFound as error:
             raise refused(HTTPStatus.NOT_FOUND, str(error)) from None
         cut = self._cut(hit) if wanted.now else 0
         about = {"key": "/".join(_place(request)), "fingerprint": wanted.fingerprint or "in force", "cut": str(cut)}
-        not_kept = await self._recorder.save(self._keyring)
-        await self._recorder.done("key_revocation_asked", request[HOLDER], request.remote or "", about)
+        kept = self._recorder.save(self._keyring)
+        audited = self._recorder.done("key_revocation_asked", request[HOLDER], request.remote or "", about)
+        not_kept, _ = await kept, await audited
         return answer({"result": "revoked", "cut": cut, "not_kept": not_kept})
 
 
@@ -100,13 +101,15 @@ def _place(request: web.Request) -> tuple[str, str]:
     return request.match_info["upstream"], request.match_info["key"]
 
 
-async def _body(request: web.Request, kind: type[T]) -> T:
+async def body(request: web.Request, kind: type[T]) -> T:
     """Nothing of it is quoted: it may hold a secret."""
     try:
         return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:
         fields = ", ".join(field.name for field in msgspec.structs.fields(kind))
-        raise refused(HTTPStatus.BAD_REQUEST, f"send one JSON object with: {fields}") from None
+        # What msgspec says of types quotes nothing; all else it says may.
+        wrong = f" ({str(error)[:1].lower()}{str(error)[1:]})" if str(error).startswith("Expected ") else ""
+        raise refused(HTTPStatus.BAD_REQUEST, f"send one JSON object with: {fields}{wrong}") from None
 
 
 def answer(content: object, status: int = HTTPStatus.OK) -> web.Response:

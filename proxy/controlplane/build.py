@@ -58,9 +58,7 @@ def build(
 
     `in_force`: what was changed since the settings were written.
     """
-    in_force = in_force or InForce(
-        partial(as_configured, registry), Clients(settings, registry, wall_clock=float).in_force, lambda settings: {}
-    )
+    in_force = in_force or unchanged(settings, registry)
     problems: list[Problem] = []
     endpoints = {name: _endpoint(name, upstream, problems) for name, upstream in settings.upstreams.items()}
     if problems:
@@ -87,6 +85,12 @@ def build(
         fast_lane=settings.fast_lane,
         cors=_cors(settings.cors),
     )
+
+
+def unchanged(settings: s.Settings, registry: Registry) -> InForce:
+    """As the configuration has it."""
+    clients = Clients(settings, registry, wall_clock=float)
+    return InForce(partial(as_configured, registry), clients.in_force, lambda settings: {})
 
 
 def _cors(cors: s.Cors | None) -> Cors | None:
@@ -266,6 +270,7 @@ def _canaries(rollouts: Mapping[str, Rollout], pools: Mapping[str, Pool], regist
             rollout=rollout,
             pool=pools[rollout.spec.canary],
             live=registry.canary(name),
+            draws_requests=rollout.spec.unit == "request",
             header=rollout.spec.unit.partition("header:")[2].lower().encode(),
             max_gap_s=stalls.max_gap_s if (stalls := rollout.spec.metric("stalls")) else math.inf,
         )

@@ -17,7 +17,7 @@ class IssuedKey(msgspec.Struct, frozen=True):
 
 
 class IssuedClient(msgspec.Struct, frozen=True):
-    """`models` and limits are those of a client that is not listed; a listed one has its own."""
+    """`models` and limits are those of a client that is not listed; a listed one has others."""
 
     name: str
     keys: list[IssuedKey] = []
@@ -25,6 +25,7 @@ class IssuedClient(msgspec.Struct, frozen=True):
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent: int | None = None
+    was_listed: bool = False  # when its first key was issued: its keys serve for as long as it is listed
 
     @property
     def limits(self) -> ClientLimits:

@@ -17,6 +17,7 @@ from proxy.controlplane.explain import discreet, explain
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.controlplane.secrets import SecretReader
 from proxy.controlplane.vault import Vault
+from proxy.model.secret import Secret
 from proxy.model.settings import Settings
 
 # PyYAML reads some 500 KiB a second; ten thousand clients have 1.5 MiB.
@@ -37,6 +38,31 @@ class Loaded:
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """Reads the file and what it refers to. Raises ConfigInvalid."""
+    text, content = _read(path)
+    return parse(text, environ, base=path.parent, file=str(path), source_digest=sha256(content).hexdigest())
+
+
+def client_pepper(path: Path, environ: Mapping[str, str]) -> Secret | None:
+    """The configuration's, though its other secrets may not be there. None: it has none.
+
+    Raises ConfigInvalid where the file cannot be read, ValueError where its pepper cannot.
+    """
+    document, secrets = _document(_read(path)[0], environ, path.parent, str(path))
+    pepper = document.data.get("client_pepper")
+    if document.problems:
+        raise ConfigInvalid(tuple(document.problems))
+    if pepper is None:
+        return None
+    if not isinstance(pepper, str):
+        raise ValueError(f"{path}: client_pepper: not a text: write env:NAME or file:/path")  # noqa: TRY004
+    try:
+        return secrets.resolve(pepper)
+    except ValueError as error:
+        raise ValueError(f"{path}: client_pepper: {error}") from None
+
+
+def _read(path: Path) -> tuple[str, bytes]:
+    """The file's text, and its bytes. Raises ConfigInvalid."""
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
@@ -45,11 +71,10 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     if len(content) > FILE_BYTES_MAX:
         raise _unreadable(path, f"larger than {FILE_BYTES_MAX} bytes: is it the right file?")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig"), content
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigInvalid((Problem((), line, "not UTF-8: save it as UTF-8", str(path)),)) from None
-    return parse(text, environ, base=path.parent, file=str(path), source_digest=sha256(content).hexdigest())
 
 
 def read_anew(loaded: Loaded, path: Path, environ: Mapping[str, str]) -> Loaded:
@@ -70,12 +95,7 @@ def parse(
     source_digest: str | None = None,
 ) -> Loaded:
     """Reads a text as if it were the file; relative paths in it begin at `base`. Raises ConfigInvalid."""
-    document = read(text, file)
-    # What is only there to be an alias's anchor.
-    document.data = {name: value for name, value in document.data.items() if not name.startswith("x-")}
-    listed = document.data.get("master_keys")
-    master_keys = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
-    secrets = SecretReader(environ, base, master_keys)
+    document, secrets = _document(text, environ, base, file)
     settings, problems = None, []
     try:
         settings = Settings.model_validate(document.data, context=secrets)
@@ -89,6 +109,16 @@ def parse(
         raise ConfigInvalid(_in_order(problems, document), warnings)
     digest = source_digest or sha256(text.encode()).hexdigest()
     return Loaded(settings, text, warnings, digest, secrets.vault_if_any(), frozenset(secrets.files))
+
+
+def _document(text: str, environ: Mapping[str, str], base: Path, file: str) -> tuple[Document, SecretReader]:
+    """What the text says, and what can resolve the secrets in it. Raises ConfigInvalid."""
+    document = read(text, file)
+    # What is only there to be an alias's anchor.
+    document.data = {name: value for name, value in document.data.items() if not name.startswith("x-")}
+    listed = document.data.get("master_keys")
+    master_keys = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
+    return document, SecretReader(environ, base, master_keys)
 
 
 def _in_order(problems: Iterable[Problem], document: Document) -> tuple[Problem, ...]:

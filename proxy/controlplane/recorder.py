@@ -40,26 +40,24 @@ class Recorder:
     _tasks: Tasks = field(default_factory=Tasks)
     _canaries_due: bool = False
 
+    # What is asked for here is begun at once and goes on though who waits for it leaves: it is in force already.
+
     def event(self, what: str, who: str, about: dict[str, str]) -> None:
         """Something has happened that is for the audit log."""
-        self._tasks.spawn(self._ignored(lambda: self.audit.append(what, who, "", about)))
+        self._write(lambda: self.audit.append(what, who, "", about))
 
-    async def done(self, what: str, who: str, origin: str, about: dict[str, str]) -> str:
+    def done(self, what: str, who: str, origin: str, about: dict[str, str]) -> "asyncio.Future[str]":
         """Somebody at the address `origin` has done something. Returns why it could not be recorded, or nothing."""
-        return await self._write(lambda: self.audit.append(what, who, origin, about))
+        return self._write(lambda: self.audit.append(what, who, origin, about))
 
-    async def save(self, keyring: Keyring) -> str:
+    def save(self, keyring: Keyring) -> "asyncio.Future[str]":
         """Keep what must be known of keys after a restart. Returns why it could not be kept, or nothing."""
         now = self.keys.now(keyring)
-        return await self._write(lambda: self.keys.save(now))
+        return self._write(lambda: self.keys.save(now))
 
-    def begin_save(self, keyring: Keyring) -> None:
-        now = self.keys.now(keyring)
-        self._tasks.spawn(self._ignored(lambda: self.keys.save(now)))
-
-    async def save_clients(self, issued: Issued) -> str:
+    def save_clients(self, issued: Issued) -> "asyncio.Future[str]":
         """Likewise of clients."""
-        return await self._write(lambda: self.clients.save(issued))
+        return self._write(lambda: self.clients.save(issued))
 
     def begin_save_canaries(self, kept: Callable[[], Kept]) -> None:
         """Keep how rollouts fare, soon. `kept`: asked for when it is its turn, so that a slow disk has one to write."""
@@ -69,9 +67,10 @@ class Recorder:
 
     async def _save_canaries(self, kept: Callable[[], Kept]) -> None:
         async with self._in_turn:
-            self._canaries_due = False
+            pass
+        self._canaries_due = False
         now = kept()
-        await self._ignored(lambda: self.canaries.save(now))
+        await self._write(lambda: self.canaries.save(now))
 
     async def save_canaries(self, kept: Callable[[], Kept]) -> str:
         """Keep it now. Returns why it could not be kept, or nothing."""
@@ -92,20 +91,26 @@ class Recorder:
         where = "" if verified.first_broken is None else f"line {verified.first_broken}: {verified.why}"
         return Audited(str(path), verified.lines, where, read(path, last) if last else [])
 
-    async def _write(self, write: Callable[[], object]) -> str:
-        async with self._in_turn:
-            try:
-                await asyncio.to_thread(write)
-            except (StateUnwritable, StateUnreadable) as error:
-                self.log.warning("state_not_written", reason=str(error))
-                return str(error)
-        return ""
+    def _write(self, write: Callable[[], object]) -> "asyncio.Future[str]":
+        said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._tasks.spawn(self._written(write, said))
+        return said
 
-    async def _ignored(self, write: Callable[[], object]) -> None:
-        await self._write(write)
+    async def _written(self, write: Callable[[], object], said: "asyncio.Future[str]") -> None:
+        why = ""
+        try:
+            async with self._in_turn:
+                await asyncio.to_thread(write)
+        except (StateUnwritable, StateUnreadable) as error:
+            why = str(error)
+            self.log.warning("state_not_written", reason=why)
+        except BaseException:
+            said.cancel()  # nobody is to wait for ever
+            raise
+        if not said.done():
+            said.set_result(why)
 
     async def close(self) -> None:
         """Write what is still to be written."""
-        async with self._in_turn:
-            pass
+        await self._tasks.finish()
         self.audit.close()

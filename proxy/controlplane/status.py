@@ -9,6 +9,7 @@ from proxy import __version__
 from proxy.controlplane.canaries import Canaries
 from proxy.controlplane.canary_status import CanaryStatus, canary_status
 from proxy.controlplane.certificates import Certificates, CertificateStatus
+from proxy.controlplane.client_status import ClientTraffic, client_traffic
 from proxy.controlplane.key_status import KeyStatus, key_statuses
 from proxy.controlplane.keyring import Keyring
 from proxy.obs.metrics import KeyState, MemberState, PoolState
@@ -88,6 +89,7 @@ class Status(msgspec.Struct, frozen=True):
     pools: dict[str, PoolStatus]
     last_reload: dict[str, Any] | None = None
     certificates: dict[str, CertificateStatus] = {}  # by listener
+    clients: dict[str, ClientTraffic] = {}  # that have something under way, or were refused something
     canaries: dict[str, CanaryStatus] = {}
 
 
@@ -151,6 +153,7 @@ class Reporter:
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
             certificates=self._certificates.status(),
+            clients=client_traffic(self._registry),
             canaries={name: canary_status(rollout) for name, rollout in self._canaries.rollouts.items()},
         )
 

@@ -35,6 +35,11 @@ def identify(snapshot: Snapshot, fields: RequestFields) -> tuple[Client | None, 
     raise Unauthenticated("No API key provided: send yours as `Authorization: Bearer KEY` or `x-api-key: KEY`.")
 
 
+def keys_in(fields: RequestFields) -> list[bytes]:
+    """All that may be a client's key."""
+    return [key for pair in fields.credentials if (key := _key_in(pair))]
+
+
 def _names_a_client(clients: ClientKeys, pair: Pair) -> bool:
     """Is a client's key in this field in a form that we do not accept? It must not go further all the same."""
     value = pair[1]

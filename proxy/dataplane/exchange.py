@@ -86,11 +86,12 @@ class Exchange(Sending):
         self._settled(now_s)
         self._keep_alive = request.head.keep_alive and not self._is_uploading() and not caller.is_draining()
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
-        self.deadline_s = min(now_s + upstream.idle_timeout_s, self._total_deadline_s)
+        sample, idle_s = self._sample, upstream.idle_timeout_s
+        if sample is not None:
+            sample.first_byte(piece, now_s)
+            idle_s = min(idle_s, sample.max_gap_s)
+        self.deadline_s = min(now_s + idle_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
-        if self._sample is not None:
-            self._sample.first_byte(piece, now_s)
-            self._rearm(now_s)
         if request.metered and 200 <= head.status < 300:
             self._meter = Meter(
                 piece, event_stream=head.event_stream, text=is_json(head.seen.get(b"content-type", b""))

@@ -138,6 +138,8 @@ class Handler:
         """Decide where the request goes, and send it there with `body`, of which `more` is to follow."""
         request.ready_s = now_s = self._clock()
         head = request.head
+        if head.client is not None and not self.in_force(head):
+            identify(self._snapshots.current, head.fields)  # its key may have ended while the body came
         client_limits.check(request, body, now_s, more=more)
         model = model_asked(request, body, more=more) if head.goes_by_model else None
         route, only_way = choose(request, self._tools.makers, body, model)

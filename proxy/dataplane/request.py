@@ -76,6 +76,7 @@ class Request:
     route: Route | None = None
     way: Way | None = None  # that it went at last
     arm: Arm | None = None  # of a canary, that it was drawn to
+    copied_unit: str | None = None  # as which it was drawn to be copied
     copied: bool = False  # is a copy to go to the canary?
     sample: "Sample | None" = None  # what the canary hears of it
     looked_into: bool = False  # is the answer, for ids or tokens?

@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 
+from proxy.dataplane.auth import keys_in
 from proxy.dataplane.callers import Caller
 from proxy.dataplane.framing import AnswerReader
 from proxy.dataplane.heads import request_head
@@ -22,7 +23,7 @@ from proxy.policy.model_field import ModelField
 from proxy.policy.retry import CONNECT, Failure
 from proxy.state.lease import Lease
 from proxy.state.live import KeyLive
-from proxy.state.snapshot import Route, Upstream, Way
+from proxy.state.snapshot import ClientKeys, Route, Upstream, Way
 
 STALE_WITHIN_S = 1.0  # a close later than this may mean work done, which a second try would do and bill again
 OUR_OWN = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL")  # no upstream's fault, and no other would mend it
@@ -276,6 +277,10 @@ class Sending(ABC):
     def holds(self, keys: Collection[KeyLive]) -> bool:
         """Is it under way with one of these?"""
         return not self.ended and self._way.key is not None and self._way.key.live in keys
+
+    def came_with(self, digests: Collection[bytes], clients: ClientKeys) -> bool:
+        """Did its caller show one of these keys?"""
+        return any(clients.is_one_of(key, digests) for key in keys_in(self._request.head.fields))
 
     # --- the other half ------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.aiohttp_lane import AiohttpLane
@@ -16,7 +17,7 @@ from proxy.dataplane.upstream import ConnectionPools
 from proxy.obs.log import AccessLog, Log
 from proxy.state.live import KeyLive
 from proxy.state.makers import Makers
-from proxy.state.snapshot import Snapshot, Snapshots
+from proxy.state.snapshot import ClientKeys, Snapshot, Snapshots
 from proxy.state.tasks import Tasks
 
 BACKLOG = 4096  # connections the kernel may hold while we are busy
@@ -86,6 +87,10 @@ class DataPlane:
         self._snapshots.current = snapshot
         self._pools.keep_only(tuple(snapshot.upstreams.values()))
 
+    def swap_clients(self, clients: ClientKeys | None) -> None:
+        """The same configuration, but who may call: nothing else is built anew, so nothing can stand in the way."""
+        self._snapshots.current = replace(self._snapshots.current, clients=clients)
+
     @property
     def busy(self) -> int:
         """How many callers are being served."""
@@ -96,6 +101,15 @@ class DataPlane:
         held = [exchange for caller in self.callers.open if (exchange := caller.exchange) and exchange.holds(keys)]
         for exchange in held:
             exchange.abort("its key was revoked")
+        return len(held)
+
+    def cut_clients(self, digests: Collection[bytes]) -> int:
+        """Likewise, what came with one of these clients' keys."""
+        clients = self._snapshots.current.clients
+        open_now = [exchange for caller in self.callers.open if (exchange := caller.exchange) and not exchange.ended]
+        held = [] if clients is None else [each for each in open_now if each.came_with(digests, clients)]
+        for exchange in held:
+            exchange.abort("its client's key was revoked")
         return len(held)
 
     def begin_drain(self) -> None:

@@ -4,6 +4,7 @@ A bare `30` is refused rather than guessed at: half of all configurations mean s
 milliseconds. Every refusal says what would have been right.
 """
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -116,6 +117,16 @@ def parse_moment(value: object) -> float:
             raise ValueError(f"{shown(value)} has no time zone: write {text}Z for UTC, or an offset such as +02:00")
         moment = moment.replace(tzinfo=UTC)
     return moment.timestamp()
+
+
+def parse_until(value: object, now_s: float) -> float:
+    """A moment, or how long it is until then, to whole seconds: `7d`."""
+    if isinstance(value, str) and re.fullmatch(DURATION_PATTERN, value):
+        return float(math.ceil(now_s + parse_wait(value)))
+    try:
+        return parse_moment(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 7d from now") from None
 
 
 def moment_text(seconds: float) -> str:

@@ -106,6 +106,7 @@ class Metrics(Collector):
             tuple  # listener, end in seconds after 1970 began
         )
         self.rotations: Mapping[str, int] = {}  # of keys, by how they ended
+        self.limited: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # client, its limit, how many it refused
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -145,6 +146,10 @@ class Metrics(Collector):
         for listener, ends_s in self.certificates():
             expiry.add_metric([listener], ends_s)
         yield expiry
+        limited = CounterMetricFamily("serinus_limited", "Requests refused, by limit", labels=["client", "limit"])
+        for name, limit, count in self.limited():
+            limited.add_metric([name, limit], count)
+        yield limited
         yield GaugeMetricFamily("serinus_client_connections", "Open connections of callers", value=self.connections())
         yield GaugeMetricFamily(
             "serinus_config_generation", "Number of the configuration in force", value=self.generation

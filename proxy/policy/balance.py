@@ -244,13 +244,14 @@ class PrefixHash(TwoChoices):
             total += weights[index]
         if total == 0:  # only such are usable: all the same
             weights, total = [1] * len(weights), len(usable) or 1
-        room = LOAD_FACTOR * (inflight + 1) / total
+        room = LOAD_FACTOR * (inflight + 1)  # times total: a division may round up to one request too many
         best, most = -1, 0.0
         for index in usable:
             weight = weights[index]
             load = seats[index].load
-            # Full: inflight + 1 > ceil(room * weight). A member that fails never fills: its penalty counts as requests.
-            if load.inflight + load.penalty_at(now_s) >= room * weight:
+            # Full: inflight + 1 > ceil(room * weight / total). A member that fails never fills: its penalty counts as
+            # requests.
+            if (load.inflight + load.penalty_at(now_s)) * total >= room * weight:
                 continue
             score = weight / -log(_fraction(key ^ seeds[index]))
             if score > most:

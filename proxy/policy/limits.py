@@ -136,6 +136,10 @@ class Limits:
         self.concurrent = concurrent
         self.under_way = 0  # counted without a limit too, for a reload may bring one
 
+    def has(self, limit: Name) -> bool:
+        """Is there such a limit?"""
+        return {"requests": self.requests, "tokens": self.tokens, "concurrent": self.concurrent}[limit] is not None
+
     def refusal(self, tokens: int, now_s: float) -> Refused | None:
         """Why a request of so many tokens may not begin now; None: it may. Asking costs nothing."""
         limit: Name | None = None

@@ -19,6 +19,7 @@ from proxy.rehearsal.scenario import Scenario
 TICK_S = 5.0
 MEDIAN_TOKENS = 600
 STALL_SEEN_S = 15.0
+MOST_CHUNKS, CHUNK_S = 200, 0.02  # of a stream, and from one to the next
 MODEL = "model"
 
 
@@ -107,20 +108,20 @@ class Rehearsal:
         elif luck - behaviour.refuses < behaviour.errors + shared_errors:
             self._finish(token, Outcome.UPSTREAM_ERROR, now_s + ttft_s)
         else:
-            self._answer(
-                token, now_s + ttft_s, behaviour.chunk * shared, random() < behaviour.stalls, behaviour.stall_s
-            )
+            stall_s = behaviour.stall_s if random() < behaviour.stalls else 0.0
+            self._answer(token, now_s + ttft_s, behaviour.chunk * shared, stall_s, stream)
 
-    def _answer(self, token: int, first_s: float, slower: float, stalls: bool, stall_s: float) -> None:
-        chunks = 1 + int(200 * self._rng.random())
-        end_s = first_s + chunks * 0.02 * slower * exp(0.2 * self._rng.gauss(0, 1))
+    def _answer(self, token: int, first_s: float, slower: float, stall_s: float, stream: bool) -> None:
+        """What is not streamed comes whole, when a stream would have ended."""
+        chunks = 1 + int(MOST_CHUNKS * self._rng.random())
+        end_s = first_s + chunks * CHUNK_S * slower * exp(0.2 * self._rng.gauss(0, 1)) + stall_s
         rollout = self.rollout
-        self._at(first_s, lambda: rollout.first_byte(token, first_s))
-        gap_s = 0.1
-        if stalls:
-            gap_s, end_s = stall_s, end_s + stall_s
-            self._at(first_s + STALL_SEEN_S, lambda: rollout.stalled(token, first_s + STALL_SEEN_S))
-        self._at(end_s, lambda: rollout.finished(token, Outcome.OK, end_s, chunks, gap_s))
+        if stream:
+            self._at(first_s, lambda: rollout.first_byte(token, first_s))
+            if stall_s > STALL_SEEN_S:
+                self._at(first_s + STALL_SEEN_S, lambda: rollout.stalled(token, first_s + STALL_SEEN_S))
+        gap_s = max(stall_s, CHUNK_S)
+        self._at(end_s, lambda: rollout.finished(token, Outcome.OK, end_s, chunks if stream else 0, gap_s))
 
     def _finish(self, token: int, outcome: Outcome, at_s: float, status: int = 200) -> None:
         rollout = self.rollout
@@ -133,3 +134,12 @@ class Rehearsal:
             happens()
         else:
             self._later[tick].append(happens)
+
+
+def timeline(moments: Iterator[Moment]) -> Iterator[str]:
+    """A line for each event: minutes since the first, the weight, and what was told."""
+    began_s: float | None = None
+    for moment in moments:
+        for event in moment.events:
+            began_s = event.at_s if began_s is None else began_s
+            yield f"{(event.at_s - began_s) / 60:7.1f} min  {moment.weight:6.1%}  {event.text}"

@@ -231,6 +231,21 @@ class Registry:
             for outcome, count in live.outcomes.items()
         ]
 
+    def limited(self) -> list[tuple[str, str, int]]:
+        """How many requests of which client were refused by which limit; of those that it has, or that refused any."""
+        return [
+            (name, limit, count)
+            for name, live in self.clients.items()
+            for limit, count in live.limited.items()
+            if count or live.limits.has(limit)
+        ]
+
+    def forget_clients_except(self, clients: Collection[str]) -> None:
+        """Drop the state of those that there are no more, once nothing of theirs is under way."""
+        for name in self.clients.keys() - clients:
+            if self.clients[name].limits.under_way == 0:
+                del self.clients[name]
+
     def forget_except(self, upstreams: Collection[str], pools: Mapping[str, Collection[MemberLive]]) -> None:
         """Drop the state of what is not in force and no request holds any more.
 

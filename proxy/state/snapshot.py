@@ -2,13 +2,13 @@
 
 Everything a request needs is worked out here once (header lines as bytes, globs compiled, metric series bound), so that
 the request path looks things up and never computes them. A request takes `current` once and keeps to it to its end.
-Records are compared by identity (`eq=False`): two snapshots never share one.
+Records are compared by identity (`eq=False`): two snapshots share them only where nothing but who may call has changed.
 """
 
 import math
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 
@@ -192,6 +192,7 @@ class Canary:
     pool: Pool
     live: CanaryLive
     header: bytes  # the field, in lower case, that says what is drawn together; empty: another thing does
+    draws_requests: bool  # each by itself
     max_gap_s: float  # a longer silence amid an answer is a stall
 
 
@@ -268,6 +269,9 @@ class ClientKeys:
             if held is not None and compare_digest(held.digest, made):
                 return held.client
         return None
+
+    def is_one_of(self, key: bytes, digests: Collection[bytes]) -> bool:
+        return any(digest(key, pepper) in digests for pepper in self.peppers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

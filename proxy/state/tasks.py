@@ -27,6 +27,11 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
+    async def finish(self) -> None:
+        """Wait until all of it has ended by itself."""
+        while self._running:
+            await asyncio.wait(tuple(self._running))
+
     async def close(self) -> None:
         """Cancel what still runs and wait until it has ended."""
         running = tuple(self._running)

@@ -158,11 +158,15 @@ async def test_upstream_that_says_nothing_is_asked_again(start):
     running, upstream = await start(vendor := Vendor("old", "new"), environ=MASTER, overlap="share: 0%")
     vendor.models["new"] = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
     running.serinus.keyring._dice = lambda: 1.0  # a second
-    from proxy.controlplane import admin_keys
-
-    admin_keys.WAIT_S, before = 0.6, admin_keys.WAIT_S
-    result = await command(running, "rotate", "up", "main", typed="new")
-    admin_keys.WAIT_S = before
+    asking = asyncio.get_running_loop().create_task(command(running, "rotate", "up", "main", typed="new"))
+    for asked in (1, 2, 3):
+        await upstream.until(lambda asked=asked: vendor.probes.count("new") == asked)
+        await running.until(lambda: not running.serinus.checks._running)
+        running.pass_time(2)
+    assert ("key_rotation_asked", "anyone") in await audited(running)  # so its caller waits by now
+    assert not asking.done()
+    running.pass_time(7)
+    result = await asking
     assert (result.exit_code, "not yet known whether it is accepted" in result.output) == (0, True)
     assert (await ask(running.port, post())).status == 200
     assert upstream.requests[-1].field(b"authorization") == b"Bearer old"

@@ -8,7 +8,7 @@ from itertools import pairwise
 import aiohttp
 import pytest
 
-from proxy.controlplane.build import build
+from proxy.controlplane.build import build, unchanged
 from proxy.controlplane.checks import KEY_CHECKED_LAST_S, Checks
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import parse
@@ -39,7 +39,9 @@ class Asked:
         log = recording_log(self.events)
         self.keyring = Keyring(settings, registry, lambda: self.now_s, random.Random(1).random, log)
         self.keyring.take(settings, "start")
-        self._built = build(settings, registry, Metrics(), 1, keys_in_force=self.keyring.serving)
+        self._built = build(
+            settings, registry, Metrics(), 1, in_force=unchanged(settings, registry)._replace(keys=self.keyring.serving)
+        )
         self.live: UpstreamLive = registry.upstreams["up"]
         self.checks = Checks(settings, registry, self.keyring, lambda: self.now_s, log)
 

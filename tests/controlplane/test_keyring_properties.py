@@ -13,7 +13,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxy.controlplane.build import build
+from proxy.controlplane.build import build, unchanged
 from proxy.controlplane.keyring import CHECKED, Keyring, Ring, Value, ValueRefused
 from proxy.controlplane.load import parse
 from proxy.model.outcome import Outcome
@@ -68,7 +68,13 @@ class AnyKeys(RuleBasedStateMachine):
         self.renew()
 
     def renew(self) -> None:
-        self.snapshot = build(self.settings, self.registry, METRICS, generation=1, keys_in_force=self.keyring.serving)
+        self.snapshot = build(
+            self.settings,
+            self.registry,
+            METRICS,
+            generation=1,
+            in_force=unchanged(self.settings, self.registry)._replace(keys=self.keyring.serving),
+        )
 
     def note(self, what: str, who: str, about: dict[str, str]) -> None:
         self.began += what == "key_rotation_began"

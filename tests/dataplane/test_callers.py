@@ -518,8 +518,7 @@ async def test_access_log_says_who_asked_what_and_how_it_ended(scripted, proxy):
     await running.until_logged()
     (line,) = running.requests_logged
     assert line.pop("waited_ms") is None
-    times = [line.pop(name) for name in ("duration_ms", "ttfb_ms", "overhead_ms")]
-    assert all(0 <= time < 10_000 for time in times)
+    assert [line.pop(name) for name in ("duration_ms", "ttfb_ms", "overhead_ms")] == [0, 0, 0]
     assert line == {
         "level": "info",
         "event": "request",

@@ -102,12 +102,12 @@ async def test_requests_wait_for_their_turn_and_each_has_its_own(start):
     assert (answer.status, answer.field(b"retry-after")) == (429, b"120")
     for sent, caller in enumerate(callers, 3):
         assert len(upstream.requests) == sent - 1
-        running.pass_time(30.1)
+        running.pass_time(30)
         assert (await caller.answer()).status == 200
     await running.until_logged(6)
     waited = [line["waited_ms"] for line in running.requests_logged if line["waited_ms"]]
-    assert [round(each / 10_000) for each in waited] == [3, 6, 9]
-    assert all((line["overhead_ms"] or 0) < 5_000 for line in running.requests_logged)
+    assert waited == [30_000, 60_000, 90_000]
+    assert not any(line["overhead_ms"] for line in running.requests_logged)
 
 
 async def test_who_leaves_while_it_waits_is_never_sent(start):
@@ -145,7 +145,7 @@ async def test_a_hedged_pool_waits_as_well_and_hedges_from_when_it_was_sent(star
     (caller,) = await waiting_at(running, 1)
     running.pass_time(30)
     assert (len(upstream.requests), running.inflight()) == (1, 1)
-    running.pass_time(30.1)
+    running.pass_time(30)
     assert (await caller.answer()).status == 200
 
 
@@ -160,7 +160,7 @@ async def test_a_request_bound_to_an_upstream_waits_for_it_or_is_told(start):
     await caller.send(lookup)
     await running.until(lambda: running.inflight() == 1)
     assert len(upstream.requests) == 1
-    running.pass_time(25.1)
+    running.pass_time(25)
     assert (await caller.answer()).status == 200
 
 
@@ -169,8 +169,7 @@ async def test_tokens_are_estimated_and_corrected_by_usage(start):
     running, _ = await start("", USAGE % 700, limits="tokens_per_minute: 1000")
     assert (await ask(running.port, prompt)).status == 200
     await running.until_logged(1)
-    left = running.serinus.registry.upstreams["up"].limits.tokens.remaining(running.clock())
-    assert 299 <= left <= 340
+    assert running.serinus.registry.upstreams["up"].limits.tokens.remaining(running.clock()) == 300
     assert (await ask(running.port, prompt)).status == 200
     await running.until_logged(2)
     answer = await ask(running.port, prompt)  # 400 too many, and 100 for itself

@@ -30,7 +30,7 @@ def refused(field: bytes) -> bytes:
 def waits(running: RunningProxy) -> bool:
     """For quota?"""
     exchange = the_connection(running).exchange
-    return exchange is not None and exchange._waiting is not None
+    return exchange is not None and exchange._waiting
 
 
 # --- ends ------------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ async def test_time_that_an_upstream_lost_is_not_the_proxys_own(scripted, proxy)
     assert (await caller.answer()).status == 200
     await running.until_logged()
     (line,) = running.requests_logged
-    assert max(line["overhead_ms"], line["ttfb_ms"]) < 60_000 < line["duration_ms"]
+    assert (line["overhead_ms"], line["ttfb_ms"], line["duration_ms"]) == (0, 0, 3_600_000)
 
 
 async def test_no_try_begins_when_the_time_is_over(scripted, proxy):

@@ -16,16 +16,18 @@ from tests.support.patience import PATIENCE_S
 
 
 class Clock:
-    """The real clock, and what a test adds to it."""
+    """Stands still, but for what a test adds: no machine is too slow for a limit that has a second to go."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
+        self.wall_ahead_s = 0.0  # somebody set the wall clock by so much
+        self._began_wall_s = float(int(time.time()))  # noqa: TID251 - a date has no fractions
 
     def __call__(self) -> float:
-        return time.monotonic() + self.ahead_s  # noqa: TID251
+        return 1_000_000.0 + self.ahead_s
 
     def wall(self) -> float:
-        return time.time() + self.ahead_s  # noqa: TID251
+        return self._began_wall_s + self.ahead_s + self.wall_ahead_s
 
 
 class Events(list[dict[str, object]]):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from proxy.benchmark.sample import Sample
 from proxy.benchmark.summary import answered_of, spread
+from proxy.cli.demo.canary_panel import Explained, canary_line, decision, is_over, panel
 from proxy.cli.demo.traffic import Traffic
 from proxy.cli.status_view import Trends, headline, pools_table
 from proxy.controlplane.status import Status
@@ -36,32 +37,46 @@ class LastRequests:
 class View:
     """`look` takes note of what is going on; `screen` and `report` show it."""
 
-    def __init__(self, traffic: Traffic | None, last_requests: LastRequests, to_try: str) -> None:
+    def __init__(self, traffic: Traffic | None, last_requests: LastRequests, to_try: str, rule: str = "") -> None:
+        """`rule`: the canary's, as YAML."""
         self._traffic, self._last_requests = traffic, last_requests
-        self.to_try = to_try
+        self.to_try, self.rule = to_try, rule
         self._trends = Trends()
+        self._canary: Explained | None = None
 
-    def look(self, status: Status) -> None:
-        self._status = status
+    def look(self, status: Status, canary: Explained | None = None) -> None:
+        self._status, self._canary = status, canary
         self._trends.look(status)
 
-    def screen(self, width: int) -> Group:
-        panels = [
-            *self._part("", headline(self._status)),
-            *self._part("upstreams", pools_table(self._status, self._trends if width >= WIDE else None)),
-            *self._part("callers", self._callers()),
-            *self._part("try it", Text(self.to_try, no_wrap=True)),
-            *self._part("requests as they end", self._requests()),
-        ]
-        return Group(*panels, Text("Ctrl-C ends.", "dim"))
+    @property
+    def canary_is_over(self) -> bool:
+        return self._canary is not None and is_over(self._canary)
 
-    def report(self, at: datetime) -> Group:
-        """For paper."""
-        return Group(Text(f"{at:%H:%M:%S}", "dim"), pools_table(self._status), self._callers(), "")
+    def screen(self, width: int) -> Group:
+        upstreams = self._part("upstreams", pools_table(self._status, self._trends if width >= WIDE else None))
+        callers = self._part("callers", self._callers())
+        to_try = self._part("try it", Text(self.to_try, no_wrap=True))
+        requests = self._part("requests as they end", self._requests())
+        if self._canary is None:
+            panels = [*upstreams, *callers, *to_try, *requests]
+        else:
+            canary = self._part("canary", panel(self._canary, self._status))
+            rule = self._part("its rule", Text(self.rule.rstrip(), no_wrap=True))
+            panels = [*canary, *upstreams, *callers, *rule, *requests, *to_try]
+        return Group(headline(self._status), *panels, Text("Ctrl-C ends.", "dim"))
+
+    def report(self, at: datetime, *, last: bool = False) -> Group:
+        """For paper. The last one says all of the canary."""
+        parts: list[RenderableType] = [Text(f"{at:%H:%M:%S}", "dim"), pools_table(self._status), self._callers()]
+        if self._canary is not None and last:
+            parts += ["", panel(self._canary, self._status)]
+        elif self._canary is not None:
+            parts.append(decision(self._canary) or canary_line(self._canary))
+        return Group(*parts, "")
 
     @staticmethod
     def _part(title: str, content: RenderableType) -> list[RenderableType]:
-        return [Rule(title, align="left", style="dim", characters="─"), content] if title else [content]
+        return [Rule(title, align="left", style="dim", characters="─"), content]
 
     def _callers(self) -> Text:
         """What it looks like from the other side."""

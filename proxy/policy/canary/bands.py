@@ -56,7 +56,7 @@ class Rolling:
 
     def read(self, means: dict[int, list[float]], now_s: float) -> None:
         """`means`: baseline's sum and count, the canary's, by number of the piece."""
-        first = int((now_s - self._bands.window_s) // self._bands.piece_s) + 1
+        first = int((now_s - self._bands.window_s) // self._bands.piece_s)
         for number_, sums in means.items():
             kept = self._pieces.setdefault(number_, [0.0] * 4)
             for i, each in enumerate(sums):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.model.quantities import shown
-from proxy.policy.canary.progress import Progress
+from proxy.policy.canary.progress import WARM_UP, Progress
 from proxy.policy.canary.states import Event, IllegalTransition, State
 from proxy.policy.canary.verdict import Course
 
@@ -46,16 +46,24 @@ def promote(progress: Progress, now_s: float, full: bool = False, reason: str = 
 
 def retry(progress: Progress, now_s: float, reason: str = "by hand") -> None:
     """From the beginning, with fresh evidence, which costs a higher threshold each time."""
-    progress.life.on(Event.RETRIED, now_s)
-    progress.position = -1
+    life, at = progress.life, progress.position
+    before = life.state, life.since_s
+    life.on(Event.RETRIED, now_s)
+    progress.position = WARM_UP
+    progress.weight, weight_before = 0.0, progress.weight
+    try:
+        progress.begin(now_s)
+    except ValueError:  # too often: as it was
+        life.state, life.since_s = before
+        progress.position, progress.weight = at, weight_before
+        raise
     progress.tell("retried", now_s, reason)
-    progress.begin(now_s)
 
 
 def weight(progress: Progress, now_s: float, weight: float, reason: str = "by hand") -> None:
     """Percent. Fresh evidence, at a higher threshold."""
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.01 <= weight <= 99.99:
-        raise ValueError(f"{shown(weight)} is no weight: write percent, above 0 and below 100")
+        raise ValueError(f"{shown(weight)} is no weight: write percent above 0 and below 100")
     share = weight / 100
     state = progress.life.check(Event.WEIGHED)
     at, before = progress.position, progress.weight

@@ -10,14 +10,14 @@ each stratum's p-th threshold is exceeded equally often.
 
 from collections.abc import Sequence
 
-from proxy.policy.canary.strata import Histogram, Key, add
+from proxy.policy.canary.strata import Key
 
 SLICE_S = 5.0
 EARLY_S = 15.0  # after a slice's end: first bytes and errors
 LATE_S = 300.0  # time per chunk, stalls, late failures
 
-# One latency, in each arm: ranks by the thresholds that tolerate, then by those of the next step (median and p90,
-# canary only); then both again for callers who left: such a one exceeds what it already exceeded, and says no more.
+# One latency, in each arm: ranks by the thresholds of this step, then by those of the next (median and p90); then both
+# again for callers who left: such a one exceeds what it already exceeded, and says no more.
 RANKS, NEXT_RANKS, LEFT, LATENCY = 0, 6, 9, 18
 # Early: did it fail? Then by the SLO, and the wait for the first byte.
 FINE, FAILED, SLO_FINE, SLO_SLOW, SLO_FAILED, EARLY_TTFT = 0, 1, 2, 3, 4, 5
@@ -31,14 +31,6 @@ TALLIED = ("fine", "refused", "failed", "gone", "stalled", "started")
 TALLY = len(TALLIED)
 
 Counts = list[int]
-
-
-def exceeded(counts: Sequence[int], at: int, rank: int, *, next_step: bool = False) -> tuple[int, int]:
-    """How many exceeded the threshold number `rank`, and how many did not; `at` is where the latency's counts begin."""
-    first, end = (at + NEXT_RANKS, at + LEFT) if next_step else (at, at + NEXT_RANKS)
-    bad = sum(counts[first + rank + 1 : end])
-    good = sum(counts[first : first + rank + 1])
-    return bad + sum(counts[LEFT + first + rank + 1 : LEFT + end]), good
 
 
 def _sum(into: Counts, other: Sequence[int]) -> None:
@@ -56,8 +48,9 @@ class Harvest:
         self.early: dict[int, Counts] = {}  # by number of the slice
         self.late: dict[int, Counts] = {}
         self.units: dict[tuple[int, str], tuple[Counts, Counts]] = {}  # by epoch and unit: early, late
-        # Samples of the baseline by kind ("ttft", "chunk") and stratum; the canary's under "canary_ttft", all in one.
-        self.latencies: dict[str, dict[Key, Histogram]] = {}
+        # Samples, as numbers of buckets, of the baseline by kind ("ttft", "chunk") and stratum; the canary's, of all
+        # strata in one, under "canary_ttft".
+        self.latencies: dict[str, dict[Key, list[int]]] = {}
         self.means: dict[int, list[float]] = {}  # by number of a piece of a window: sum and count of both arms
         self.tally: Counts = [0] * (2 * TALLY)
         self.open = [0, 0]  # requests under way
@@ -74,8 +67,8 @@ class Harvest:
                 _sum(mine_late, late)
         for kind, by_key in other.latencies.items():
             mine_by_key = self.latencies.setdefault(kind, {})
-            for key, histogram in by_key.items():
-                add(mine_by_key.setdefault(key, {}), histogram)
+            for key, samples in by_key.items():
+                mine_by_key[key] = mine_by_key.get(key, []) + samples
         for number, sums in other.means.items():
             mine_sums = self.means.setdefault(number, [0.0] * len(sums))
             for i, each in enumerate(sums):

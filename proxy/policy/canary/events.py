@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class CanaryEvent(NamedTuple):
-    """`text` is one line for people, which begins with the name; `numbers` are what it says. `at_s`: by the clock."""
+    """`text` is one line for people, which begins with the name; `numbers` are what it says, weights as shares of 1."""
 
     name: str
     at_s: float

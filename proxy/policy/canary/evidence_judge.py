@@ -10,6 +10,7 @@ from typing import Any
 from proxy.policy.canary.counts import EARLY, FINE, SLICE_S, Harvest
 from proxy.policy.canary.evidence import StepEvidence, failure_rate
 from proxy.policy.canary.history import History, Thresholds, Tolerance
+from proxy.policy.canary.kernel import Cells
 from proxy.policy.canary.metrics import Rate, failing
 from proxy.policy.canary.plan import Plan
 from proxy.policy.canary.slo import Promise
@@ -40,7 +41,10 @@ class EvidenceJudge:
         self._past = Past()
         self._guard: Rate | None = None
         self._guard_threshold = 0.0
+        self._guards_from = 0  # the first slice of whose first requests all were drawn by the same coin
+        self._reached = 0.0  # the highest weight of this epoch
         self._promises = self._new_promises()
+        self._slo_threshold = self._spending.slo_threshold()
         self._holding = False
 
     def _new_promises(self) -> list[Promise]:
@@ -83,7 +87,15 @@ class EvidenceJudge:
             self._thresholds.refine(self.history)
         self._refined_s = now_s
         bets = compares and (not self._spec.sticky or self.plan.step == 0)
-        self.plan = Plan(self.plan.step + 1, dict(self._thresholds.limits), self.plan.epoch, bets)
+        guards = self._spec.sticky and course.weight > self._reached
+        self.plan = self.plan._replace(
+            step=self.plan.step + 1,
+            limits=dict(self._thresholds.limits),
+            bets=bets,
+            guards=guards,
+            floor=self._reached if guards else 0.0,
+        )
+        self._reached = max(self._reached, course.weight)
         self._evidence = None
         if compares:
             self._evidence = UnitEvidence(terms, self._past) if self._spec.sticky else StepEvidence(terms)
@@ -95,25 +107,39 @@ class EvidenceJudge:
 
     def _set_guard(self, terms: Terms) -> None:
         """One guard for the rollout, whose bets follow the weight; a new one, by hand, where the last one struck."""
-        bets = failing(terms.weight, terms.rates["errors"], terms.worse["errors"])
+        bets = self._guard_bets(terms)
         if self._guard is None or self._guard.value >= self._guard_threshold:
             self._guard = Rate(bets, self._spec.judgements * self._longest_slices, FINE, EARLY)
             self._guard_threshold = self._spending.threshold("guard")
         self._guard.bets = bets
 
+    def _guard_bets(self, terms: Terms) -> list[Cells]:
+        """By the coin of a unit that lies above the floor: it is the canary's if it lies below the weight."""
+        weight = (terms.weight - self.plan.floor) / (1 - self.plan.floor)
+        return failing(weight, terms.rates["errors"], terms.worse["errors"])
+
     def end(self, now_s: float) -> None:
         self._course = self._evidence = None
-        self.plan = Plan(self.plan.step + 1, {}, self.plan.epoch, bets=False)
+        self._thresholds = Thresholds(Tolerance(1.0, 1.0), Tolerance(1.0, 1.0))
+        self.plan = self.plan._replace(step=self.plan.step + 1, limits={}, bets=False, guards=False, floor=0.0)
         self._began_s = now_s
-        if any(promise.canary_alone(self._spending.slo_threshold) for promise in self._promises):
+        if any(promise.canary_alone(self._slo_threshold) for promise in self._promises):
             self._promises = self._new_promises()  # a retry is not to end as it begins
+            self._slo_threshold = self._spending.slo_threshold()
 
     def rest(self, now_s: float) -> None:
         self._tires_from_s = now_s
 
-    def new_epoch(self, epoch: int) -> None:
-        bets = self._evidence is not None
-        self.plan = self.plan._replace(epoch=epoch, bets=bets)
+    def new_epoch(self, epoch: int, salt: bytes, now_s: float) -> None:
+        """All units are drawn anew: bets begin or go on, and the guard's coin is the weight's."""
+        serves = self._evidence is not None
+        self.plan = self.plan._replace(
+            epoch=epoch, salt=salt, bets=serves or not self._spec.sticky, guards=serves, floor=0.0
+        )
+        self._reached = self._course.weight if self._course is not None else 0.0
+        if self._guard is not None and self._evidence is not None:
+            self._guard.bets = self._guard_bets(self._evidence.terms)
+            self._guards_from = int(now_s // SLICE_S) + 1
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -123,7 +149,7 @@ class EvidenceJudge:
             return []
         self._evidence.read(harvest)
         for number in sorted(harvest.early):
-            if self._guard is not None:
+            if self._guard is not None and number >= self._guards_from:
                 self._guard.read(number, harvest.early[number])
             for promise in self._promises:
                 promise.read(number, harvest.early[number])
@@ -148,15 +174,16 @@ class EvidenceJudge:
         if tiring and now_s - self._tires_from_s >= self._asks.max_step_s:
             lacks = "; ".join(self._waits_for(now_s))
             return Verdict(Kind.TIRED, f"after {now_s - self._tires_from_s:.0f} s: {lacks}", self._numbers())
-        broken = [promise.name for promise in self._promises if promise.broken(self._holding)]
+        broken = [promise for promise in self._promises if promise.broken(self._holding)]
         self._holding = bool(broken)
         if broken:
-            return Verdict(
-                Kind.HOLD, f"a shared cause: both arms against the SLO of {' and '.join(broken)}", self._numbers()
-            )
-        waits = self._waits_for(now_s)
-        if waits:
-            return Verdict(Kind.GO_ON, "; ".join(waits))
+            names = " and ".join(promise.name for promise in broken)
+            cause = f"the canary breaks the SLO of {names}, and the baseline is not proved to keep it"
+            if any(promise.shared for promise in broken):
+                cause = f"a shared cause: the baseline breaks the SLO of {names}"
+            return Verdict(Kind.HOLD, cause, self._numbers())
+        if now_s - self._began_s < self._asks.min_step_s or self._waits_for(now_s):
+            return Verdict(Kind.GO_ON)  # `explain` says what it waits for; a tick has better things to do
         return Verdict(Kind.STEP, self._proof(), self._numbers())
 
     def _worse(self) -> Verdict | None:
@@ -170,7 +197,7 @@ class EvidenceJudge:
         if value >= threshold:
             return Verdict(Kind.WORSE, f"{name}={value:.4g} ≥ {threshold:.4g}", self._numbers())
         for promise in self._promises:
-            if promise.canary_alone(self._spending.slo_threshold):
+            if promise.canary_alone(self._slo_threshold):
                 reason = f"the canary alone breaks the SLO of {promise.name}, E={promise.canary_worse.value:.4g}"
                 return Verdict(Kind.WORSE, reason, self._numbers())
         return None
@@ -225,7 +252,7 @@ class EvidenceJudge:
             promise.name: {
                 "canary": promise.canary_worse.value,
                 "baseline": promise.baseline_broke.value,
-                "threshold": self._spending.slo_threshold,
+                "threshold": self._slo_threshold,
             }
             for promise in self._promises
         }
@@ -252,6 +279,7 @@ class EvidenceJudge:
             "spending": self._spending.dump(),
             "guard": None if self._guard is None else self._guard.wealths[0].dump(slice_now),
             "guard_threshold": self._guard_threshold,
+            "slo_threshold": self._slo_threshold,
             "promises": [promise.dump(slice_now) for promise in self._promises],
             "holding": self._holding,
         }
@@ -263,12 +291,13 @@ class EvidenceJudge:
         self._tires_from_s = now_s - dumped["tires_age_s"]
         self._refined_s = now_s
         self._threshold, self._guard_threshold = dumped["threshold"], dumped["guard_threshold"]
+        self._slo_threshold = dumped["slo_threshold"]
         self._holding = dumped["holding"]
         for promise, kept in zip(self._promises, dumped["promises"], strict=True):
             promise.restore(kept, slice_now)
         self._course = None if dumped["course"] is None else Course(*dumped["course"])
         if self._course is None or dumped["evidence"] is None:
-            self.plan = Plan(dumped["step"], {}, self.plan.epoch, bets=False)
+            self.plan = self.plan._replace(step=dumped["step"], limits={}, bets=False, guards=False)
             return
         terms = self._terms(self._course)._replace(rates=dumped["rates"])
         self._thresholds = Thresholds(self._tolerance(terms, "ttft"), self._tolerance(terms, "time_per_chunk"))
@@ -276,7 +305,9 @@ class EvidenceJudge:
         self._evidence = UnitEvidence(terms, self._past) if self._spec.sticky else StepEvidence(terms)
         self._evidence.restore(dumped["evidence"], self.plan.epoch if self._spec.sticky else slice_now)
         if dumped["guard"] is not None:
-            bets = failing(terms.weight, terms.rates["errors"], terms.worse["errors"])
-            self._guard = Rate(bets, self._spec.judgements * self._longest_slices, FINE, EARLY)
+            self._guard = Rate(self._guard_bets(terms), self._spec.judgements * self._longest_slices, FINE, EARLY)
             self._guard.wealths[0].restore(dumped["guard"], slice_now)
-        self.plan = Plan(dumped["step"], dict(self._thresholds.limits), self.plan.epoch, bets=not self._spec.sticky)
+        # Which units were seen is not kept: those of this epoch are no witnesses any more.
+        limits, bets = dict(self._thresholds.limits), not self._spec.sticky
+        self.plan = self.plan._replace(step=dumped["step"], limits=limits, bets=bets, guards=False, floor=0.0)
+        self._reached = 1.0

@@ -5,7 +5,7 @@ from typing import Any
 
 from proxy.policy.canary.counts import EARLY_S, LATE_S, TALLIED, TALLY, Counts, Harvest
 from proxy.policy.canary.plan import Limits
-from proxy.policy.canary.strata import BLOCK_S, ENOUGH, QUANTILES, WINDOW_S, Key, Window, borrowed, quantiles
+from proxy.policy.canary.strata import BLOCK_S, ENOUGH, QUANTILES, WINDOW_S, Edges, Key, Window, borrowed, quantiles
 from proxy.policy.canary.terms import P50, P90
 
 _FINE, _REFUSED, _FAILED, _STALLED = (TALLIED.index(name) for name in ("fine", "refused", "failed", "stalled"))
@@ -83,13 +83,13 @@ class Thresholds:
         for key in ttft:
             if key in self._own:
                 continue
-            waits_s, own = borrowed(ttft, key)
-            if waits_s is None:
+            waits, own = borrowed(ttft, key)
+            if waits is None:
                 continue
-            chunks_s, own_chunk = borrowed(chunk, key)
+            chunks, own_chunk = borrowed(chunk, key)
             if own and (key.stream is False or own_chunk):
                 self._own.add(key)
-            limits = self._limits(waits_s, chunks_s)
+            limits = self._limits(waits, chunks)
             changed = changed or limits != self.limits.get(key)
             self.limits[key] = limits
         return changed
@@ -100,32 +100,36 @@ class Thresholds:
             return False
         return key not in self.limits or not key.stream or history.chunk.samples.get(key, 0) >= ENOUGH
 
-    def _limits(self, waits_s: list[float], chunks_s: list[float] | None) -> Limits:
-        slower, slower_then = self._ttft.now, self._ttft.then
-        chunk, chunk_next = None, []
-        if chunks_s is not None:
-            chunk = chunks_s, [self._chunk.now * x for x in chunks_s]
-            chunk_next = [self._chunk.then * chunks_s[i] for i in (P50, P90)]
-        return Limits(
-            ttft=(waits_s, [slower * x for x in waits_s]),
-            ttft_next=[slower_then * waits_s[i] for i in (P50, P90)],
-            chunk=chunk,
-            chunk_next=chunk_next,
-            longest_s=(LATE_S / self._chunk.now, LATE_S),
-            late=slower * waits_s[P90] > EARLY_S,
-        )
+    def _limits(self, waits: list[Edges], chunks: list[Edges] | None) -> Limits:
+        now, then = _thresholds(waits, self._ttft)
+        chunk, chunk_next = (None, ([], [])) if chunks is None else _thresholds(chunks, self._chunk)
+        longest_s = LATE_S / self._chunk.now, LATE_S
+        return Limits(now, then, chunk, chunk_next, longest_s, late=now[1][P90] > EARLY_S)
 
     def dump(self) -> dict[str, Any]:
         return {
             "limits": [[list(key), list(limits)] for key, limits in self.limits.items()],
-            "own": [list(key) for key in self._own],
+            "own": sorted(map(list, self._own), key=str),
         }
 
     def restore(self, dumped: dict[str, Any]) -> None:
         self._own = {Key(*key) for key in dumped["own"]}
         self.limits = {}
         for key, (ttft, ttft_next, chunk, chunk_next, longest_s, late) in dumped["limits"]:
-            pair = (chunk[0], chunk[1]) if chunk else None
             self.limits[Key(*key)] = Limits(
-                (ttft[0], ttft[1]), ttft_next, pair, chunk_next, (longest_s[0], longest_s[1]), late
+                _pair(ttft), _pair(ttft_next), _pair(chunk) if chunk else None, _pair(chunk_next), longest_s, late
             )
+
+
+Pair = tuple[list[float], list[float]]
+
+
+def _thresholds(quantiles: list[Edges], tolerance: Tolerance) -> tuple[Pair, Pair]:
+    """Of this step, all, and of the next, the median and the 90th percentile: the baseline's and the canary's."""
+    now = [each.high for each in quantiles]
+    then = [quantiles[i].low for i in (P50, P90)]
+    return (now, [tolerance.now * x for x in now]), (then, [tolerance.then * x for x in then])
+
+
+def _pair(dumped: list[list[float]]) -> Pair:
+    return dumped[0], dumped[1]

@@ -2,7 +2,6 @@
 
 from proxy.policy.canary.counts import EARLY, LATE, Counts
 from proxy.policy.canary.plan import Limits
-from proxy.policy.canary.strata import Histogram
 
 
 class Ledger:
@@ -24,8 +23,8 @@ class Cell:
     def __init__(self, stream: bool, limits: Limits | None) -> None:
         self.stream = stream
         self.limits = limits
-        self.ttft: Histogram = {}
-        self.chunk: Histogram = {}
+        self.ttft: list[int] = []  # numbers of buckets
+        self.chunk: list[int] = []
 
 
 class Open:

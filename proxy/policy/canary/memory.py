@@ -22,9 +22,7 @@ def explain(progress: Progress, now_s: float) -> dict[str, Any]:
         "reason": progress.reason,
         "weight": progress.weight,
         "step": progress.position,
-        "steps": [
-            {"pause_s": step.pause_s} if step.weight is None else {"weight": step.weight * 100} for step in spec.steps
-        ],
+        "steps": [{"pause_s": step.pause_s} if step.weight is None else {"weight": step.weight} for step in spec.steps],
         "arms": _arms(progress),
         "method": spec.analysis.method,
         "analysis": progress.judge.explain(now_s),

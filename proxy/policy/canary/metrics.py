@@ -6,7 +6,7 @@ grows fastest soon is the sum.
 
 from collections.abc import Sequence
 
-from proxy.policy.canary.counts import LEFT, NEXT_RANKS
+from proxy.policy.canary.counts import LATENCY, LEFT, NEXT_RANKS
 from proxy.policy.canary.kernel import Cells, not_worse, worse
 from proxy.policy.canary.strata import QUANTILES
 from proxy.policy.canary.wealth import Wealth
@@ -16,15 +16,13 @@ FASTER_ODDS = (0.9, 0.75, 0.5, 0.25)
 FAILING_ODDS = (1.5, 3.0, 8.0, 25.0)
 CAUTION = (0.1, 0.3, 1.0)
 NEXT_QUANTILES = (0.5, 0.9)
-_NEXT = tuple(QUANTILES.index(p) for p in NEXT_QUANTILES)
 
 
 def bet(wealth: Wealth, bets: Sequence[Cells], number: int, read: tuple[int, int, int, int]) -> None:
     """`read`: canary's bad and good, baseline's bad and good."""
-    if not any(read):
-        return
-    cb, cg, bb, bg = read
-    wealth.multiply(number, [cb * each[0] + cg * each[1] + bb * each[2] + bg * each[3] for each in bets])
+    if any(read):
+        cb, cg, bb, bg = read
+        wealth.multiply(number, [cb * a + cg * b + bb * c + bg * d for a, b, c, d in bets])
 
 
 def tails(counts: Sequence[int], at: int, thresholds: int) -> list[tuple[int, int]]:
@@ -41,6 +39,11 @@ def tails(counts: Sequence[int], at: int, thresholds: int) -> list[tuple[int, in
     return found
 
 
+def _any(counts: Sequence[int], at: int, span: int) -> bool:
+    """Was this latency seen at all?"""
+    return any(counts[at : at + LATENCY]) or any(counts[at + span : at + span + LATENCY])
+
+
 class Slower:
     """The canary exceeds the baseline's quantiles more often than they are exceeded."""
 
@@ -54,6 +57,8 @@ class Slower:
         self.wealths = [Wealth(len(SLOWER_ODDS), slices) for _ in QUANTILES]
 
     def read(self, number: int, counts: Sequence[int]) -> None:
+        if not _any(counts, self._at, self._span):
+            return
         canary = tails(counts, self._at + self._span, len(QUANTILES))
         baseline = tails(counts, self._at, len(QUANTILES))
         for i, wealth in enumerate(self.wealths):
@@ -77,10 +82,12 @@ class NotSlower:
         self.seen = 0  # requests of the baseline
 
     def read(self, number: int, counts: Sequence[int]) -> None:
+        if not _any(counts, self._at, self._span):
+            return
         canary = tails(counts, self._at + self._span + NEXT_RANKS, len(NEXT_QUANTILES))
-        baseline = tails(counts, self._at, len(QUANTILES))
+        baseline = tails(counts, self._at + NEXT_RANKS, len(NEXT_QUANTILES))
         for i, wealth in enumerate(self.wealths):
-            bet(wealth, self._bets[i], number, canary[i] + baseline[_NEXT[i]])
+            bet(wealth, self._bets[i], number, canary[i] + baseline[i])
         self.seen += sum(baseline[0])
 
     @property

@@ -54,7 +54,7 @@ class Progress:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def tell(self, name: str, now_s: float, text: str, numbers: dict[str, Any] | None = None) -> None:
-        event = CanaryEvent(name, now_s, f"{name}: {text}", {"weight": self.weight * 100} | (numbers or {}))
+        event = CanaryEvent(name, now_s, f"{name}: {text}", {"weight": self.weight} | (numbers or {}))
         self._new.append(event)
         self.log.append(event)
 
@@ -140,7 +140,7 @@ class Progress:
         if holding:
             self.life.on(Event.WENT_ON, now_s)
             self.reason = ""
-            self.tell("went_on", now_s, "the shared cause is over", verdict.numbers)
+            self.tell("went_on", now_s, "what it was held for is over", verdict.numbers)
         if verdict.kind is Kind.STEP:
             self.advance(now_s, verdict.reason, verdict.numbers)
 
@@ -164,7 +164,10 @@ class Progress:
         at = self.position if self.pause_at is None else self.pause_at
         for i in range(at + 1, len(self.spec.steps)):
             weight = self.spec.steps[i].weight
-            if (weight is None and not over_pauses) or (weight is not None and (weight > self.weight or self.warming)):
+            if weight is None:
+                if not over_pauses:
+                    return i
+            elif weight > self.weight or (self.warming and weight == self.weight):
                 return i
         return None
 

@@ -16,7 +16,7 @@ from collections import deque
 from math import inf
 
 from proxy.model.outcome import Outcome
-from proxy.policy.canary.arms import Arm
+from proxy.policy.canary.arms import Arm, place
 from proxy.policy.canary.counts import (
     CHUNK,
     EARLY,
@@ -39,10 +39,11 @@ from proxy.policy.canary.counts import (
 )
 from proxy.policy.canary.ledger import Cell, Ledger, Open
 from proxy.policy.canary.plan import Plan, Watch
-from proxy.policy.canary.strata import MOST_MODELS, SIZES, Histogram, Key, Stratum, bucket
+from proxy.policy.canary.strata import MOST_MODELS, SHORTEST_S, SIZES, Key, Stratum, bucket
 
 MOST_OPEN = 100_000  # requests under way that are watched
 MOST_UNITS = 20_000  # in an epoch; those beyond are no evidence
+MOST_SAMPLES = 20_000  # of a stratum between two harvests
 ALL = Key(None, None, None)
 
 _FINE, _REFUSED, _FAILED, _GONE, _STALLED, _STARTED = range(TALLY)
@@ -77,7 +78,7 @@ class Recorder:
         self._units: dict[str, Ledger] = {}
         self._ended: deque[tuple[float, int, dict[str, Ledger]]] = deque()  # when an epoch ended, its number and units
         self._seen: set[str] = set()
-        self._canary_ttft: Histogram = {}
+        self._canary_ttft: list[int] = []
         self._means: dict[int, list[float]] = {}
         self._tally: Counts = [0] * (2 * TALLY)
         self._under_way = [0, 0]  # of each arm, as of the last harvest
@@ -94,7 +95,7 @@ class Recorder:
         elif plan.epoch != before.epoch:
             self._ended.append((now_s, before.epoch, self._units))
             self._units = {}
-        if plan.epoch != before.epoch:
+        if (plan.step, plan.epoch) != (before.step, before.epoch):
             self._seen = set()
         for key, cell in self._cells.items():
             cell.limits = plan.limits_of(*key)
@@ -141,6 +142,10 @@ class Recorder:
         else:
             ttft_s = now_s - started_s
             chunk_s = ttft_s / (chunks or 1)
+        if chunk_s < SHORTEST_S:  # no time at all lies in a bucket too, above its lower edge
+            chunk_s = SHORTEST_S
+        if ttft_s < SHORTEST_S:
+            ttft_s = SHORTEST_S
         if not request.early_done:
             self._count_early(request, ending, ttft_s)
         self._count_late(request, ending, ttft_s, chunk_s, now_s - started_s)
@@ -212,21 +217,19 @@ class Recorder:
                 return  # it waited for the first byte, which is another latency
             at += LEFT
         counts[at + bisect_left(limits.chunk[arm], chunk_s)] += 1
-        if arm:
-            counts[at + NEXT_RANKS + bisect_left(limits.chunk_next, chunk_s)] += 1
+        counts[at + NEXT_RANKS + bisect_left(limits.chunk_next[arm], chunk_s)] += 1
 
     def _sample(self, request: Open, ttft_s: float, chunk_s: float, now_s: float) -> None:
         """A latency as it is, for quantiles and means: of requests that went well."""
         cell = request.cell
         if request.arm:
-            histogram = self._canary_ttft
+            samples = self._canary_ttft
         else:
-            histogram = cell.ttft
-            if cell.stream:
-                number = bucket(chunk_s)
-                cell.chunk[number] = cell.chunk.get(number, 0) + 1
-        number = bucket(ttft_s)
-        histogram[number] = histogram.get(number, 0) + 1
+            samples = cell.ttft
+            if cell.stream and len(cell.chunk) < MOST_SAMPLES:
+                cell.chunk.append(bucket(chunk_s))
+        if len(samples) < MOST_SAMPLES:
+            samples.append(bucket(ttft_s))
         if self._watch.piece_s is not None:
             self._add_to_mean(request, ttft_s, chunk_s, int(now_s // self._watch.piece_s))
 
@@ -278,12 +281,12 @@ class Recorder:
         ttft, chunk = {}, {}
         for key, cell in self._cells.items():
             if cell.ttft:
-                ttft[Key(*key)], cell.ttft = cell.ttft, {}
+                ttft[Key(*key)], cell.ttft = cell.ttft, []
             if cell.chunk:
-                chunk[Key(*key)], cell.chunk = cell.chunk, {}
+                chunk[Key(*key)], cell.chunk = cell.chunk, []
         found.latencies = {"ttft": ttft, "chunk": chunk}
         if self._canary_ttft:
-            found.latencies["canary_ttft"], self._canary_ttft = {ALL: self._canary_ttft}, {}
+            found.latencies["canary_ttft"], self._canary_ttft = {ALL: self._canary_ttft}, []
         found.means, self._means = self._means, {}
         found.tally, self._tally = self._tally, [0] * (2 * TALLY)
         for arm in (0, 1):
@@ -305,13 +308,14 @@ class Recorder:
         request.ledger = None
         if unit_id is None:
             return
+        plan = self._plan
         if unit_id not in self._seen and len(self._seen) < MOST_UNITS:
             self._seen.add(unit_id)
-            request.guard = True
-        if self._plan.bets and unit_id in self._seen:
+            request.guard = plan.guards and (not plan.floor or place(plan.salt, unit_id) >= plan.floor)
+        if plan.bets and unit_id in self._seen:
             request.ledger = self._units.get(unit_id)
             if request.ledger is None:
-                request.ledger = self._units[unit_id] = Ledger(self._plan.epoch)
+                request.ledger = self._units[unit_id] = Ledger(plan.epoch)
 
     def _new_cell(self, key: tuple[int, bool, str]) -> Cell:
         size, stream, model = key
@@ -335,6 +339,6 @@ def _rank_ttft(counts: Counts, at: int, request: Open, ending: int, ttft_s: floa
         ttft_s = inf
     elif ending == _GONE and request.first_s < 0.0:
         at += LEFT
-    counts[at + bisect_left(limits.ttft[request.arm], ttft_s)] += 1
-    if request.arm:
-        counts[at + NEXT_RANKS + bisect_left(limits.ttft_next, ttft_s)] += 1
+    arm = request.arm
+    counts[at + bisect_left(limits.ttft[arm], ttft_s)] += 1
+    counts[at + NEXT_RANKS + bisect_left(limits.ttft_next[arm], ttft_s)] += 1

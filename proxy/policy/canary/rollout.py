@@ -15,11 +15,11 @@ from proxy.policy.canary.arms import Arm, Dice, new_salt, place
 from proxy.policy.canary.commands import command
 from proxy.policy.canary.counts import Harvest
 from proxy.policy.canary.events import CanaryEvent
-from proxy.policy.canary.plan import Watch
+from proxy.policy.canary.plan import Plan, Watch
 from proxy.policy.canary.progress import Progress
 from proxy.policy.canary.recorder import Recorder
 from proxy.policy.canary.spec import CanarySpec
-from proxy.policy.canary.states import State
+from proxy.policy.canary.states import OVER, State
 from proxy.policy.canary.strata import Stratum
 
 _BASELINE, _CANARY = Arm.BASELINE, Arm.CANARY
@@ -42,9 +42,11 @@ class Rollout:
         self._epoch = 0
         self._epoch_s = now_s
         self._progress = Progress(spec, now_s)
+        self._progress.judge.new_epoch(0, self._salt, now_s)
         self._recorder = Recorder(watch_of(spec), self._progress.judge.plan, now_s)
         self._ticked_s = now_s
         self._weight = 0.0
+        self.is_over = False  # nothing is to be learnt any more
         if spec.analysis.method != "evidence":
             self._progress.begin(now_s)  # nothing is to be known first
         self._follow(now_s)
@@ -55,6 +57,11 @@ class Rollout:
     def weight(self) -> float:
         """The canary's share of requests, 0..1."""
         return self._weight
+
+    @property
+    def plan(self) -> Plan:
+        """What recorders of other workers are to follow after each tick and command."""
+        return self._progress.judge.plan
 
     @property
     def state(self) -> State:
@@ -121,10 +128,11 @@ class Rollout:
         self._epoch += 1
         self._epoch_s += passed * self.spec.epoch_s
         self._salt = new_salt(self._rng)
-        self._progress.judge.new_epoch(self._epoch)
+        self._progress.judge.new_epoch(self._epoch, self._salt, now_s)
 
     def _follow(self, now_s: float) -> None:
         self._weight = self._progress.weight
+        self.is_over = self.state in OVER
         self._recorder.follow(self._progress.judge.plan, now_s)
 
     # --- showing and keeping ----------------------------------------------------------------------------------------
@@ -160,7 +168,7 @@ class Rollout:
         self._salt = bytes.fromhex(state["salt"])
         self._epoch = state["epoch"]
         self._epoch_s = now_s - state["epoch_age_s"]
-        self._progress.judge.new_epoch(self._epoch)
+        self._progress.judge.new_epoch(self._epoch, self._salt, now_s)
         memory.restore(self._progress, state["progress"], now_s)
         self._progress.told()  # that it began, which was told before
         self._follow(now_s)

@@ -13,7 +13,7 @@ class Waiting:
     """`method: none`: a step lasts as long as its shortest time, and is believed."""
 
     def __init__(self, shortest_s: float) -> None:
-        self.plan = Plan(0, {})
+        self.plan = Plan(0, {}, bets=False)
         self._shortest_s = shortest_s
         self._course: Course | None = None
         self._began_s = inf
@@ -28,8 +28,8 @@ class Waiting:
     def rest(self, now_s: float) -> None:
         """Nothing is too long."""
 
-    def new_epoch(self, epoch: int) -> None:
-        self.plan = self.plan._replace(epoch=epoch)
+    def new_epoch(self, epoch: int, salt: bytes, now_s: float) -> None:
+        self.plan = self.plan._replace(epoch=epoch, salt=salt)
 
     def read(self, harvest: Harvest, now_s: float) -> list[Look]:
         return []
@@ -57,7 +57,7 @@ class BandsJudge:
     """Looks every `interval`, and never steps: the weight is its own to move."""
 
     def __init__(self, bands: Bands, now_s: float) -> None:
-        self.plan = Plan(0, {})
+        self.plan = Plan(0, {}, bets=False)
         self._bands = bands
         self._rolling = Rolling(bands)
         self._weight = bands.initial
@@ -76,8 +76,8 @@ class BandsJudge:
     def rest(self, now_s: float) -> None:
         """Nothing is too long."""
 
-    def new_epoch(self, epoch: int) -> None:
-        self.plan = self.plan._replace(epoch=epoch)
+    def new_epoch(self, epoch: int, salt: bytes, now_s: float) -> None:
+        self.plan = self.plan._replace(epoch=epoch, salt=salt)
 
     def read(self, harvest: Harvest, now_s: float) -> list[Look]:
         """One look, however late; a look that was missed is not made up for."""
@@ -88,7 +88,7 @@ class BandsJudge:
         canary, baseline = self._rolling.mean(canary=True), self._rolling.mean(canary=False)
         found = look(self._bands, self._weight, canary, baseline)
         before, self._weight = self._weight, found.weight
-        numbers = _numbers(canary, baseline) | {"weight_before": before * 100, "weight": found.weight * 100}
+        numbers = _numbers(canary, baseline) | {"weight_before": before, "weight": found.weight}
         self._last = numbers
         means = f"{self._bands.metric} canary {text(canary)}, baseline {text(baseline)}"
         looks = [

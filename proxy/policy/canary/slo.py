@@ -31,7 +31,7 @@ class Excess:
     __slots__ = ("_bets", "_most", "_slices", "wealth")
 
     def __init__(self, promised: float, slices: int, most: float = inf) -> None:
-        """With `most` the evidence is kept near it: it says that a cause is there, and is over soon after it."""
+        """With `most` the evidence is kept near it: it says that there is a cause, and is soon over when that is."""
         beliefs = [min(_HIGHEST, promised * multiple) for multiple in MULTIPLES]
         self._bets = [log_factors(promised, each) for each in beliefs if each > promised]
         self._most = log(most * len(self._bets)) if most < inf else inf  # of one bet: their mean is the evidence
@@ -44,7 +44,8 @@ class Excess:
     def read(self, number: int, bad: int, good: int) -> None:
         if bad or good:
             self.wealth.multiply(number, [bad * ifbad + good * ifgood for ifbad, ifgood in self._bets])
-            self.wealth.logs = [min(self._most, each) for each in self.wealth.logs]
+            if max(self.wealth.logs) > self._most:
+                self.wealth.cap(self._most)
 
     @property
     def value(self) -> float:

@@ -1,10 +1,10 @@
-"""How much evidence is asked for, so that a canary which is no worse is rolled back with a chance of alpha, and no
-more.
+"""How much evidence is asked for: a canary that is no worse is to be rolled back with a chance of alpha, and no more.
 
 A rollout is judged many times over: in its warm-up, in each step with fresh evidence. Each judgement may err with a
 chance of alpha/K, of which there are K: one for each step, one for the warm-up, for sticky units one for the guard, and
 one in reserve. Fresh evidence by hand (a retry, a weight set) is paid out of the reserve, the i-th with 1/(i(i+1)) of
-it: these add up to 1 however many there are. What the first 99 leave of it pays for the comparison with the SLO.
+it: these add up to 1 however many there are. What the first 99 leave of it pays for comparisons with the SLO, in the
+same way.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ MOST_BY_HAND = 99
 class Spending:
     """Each name (a step's number) may be judged once at the price that was planned, again only by hand."""
 
-    __slots__ = ("_alpha", "_judged", "by_hand", "planned")
+    __slots__ = ("_alpha", "_judged", "_slos", "by_hand", "planned")
 
     def __init__(self, alpha: float, planned: int) -> None:
         """`planned`: K."""
@@ -23,6 +23,7 @@ class Spending:
         self.planned = planned
         self._judged: set[str] = set()
         self.by_hand = 0
+        self._slos = 0
 
     def threshold(self, name: str) -> float:
         """What the evidence of a judgement that begins now must reach. Raises ValueError where nothing is left."""
@@ -34,14 +35,15 @@ class Spending:
         self.by_hand += 1
         return self.planned * self.by_hand * (self.by_hand + 1) / self._alpha
 
-    @property
     def slo_threshold(self) -> float:
-        """For the one comparison with the SLO that runs through the rollout."""
-        return self.planned * (MOST_BY_HAND + 1) / self._alpha
+        """For a comparison with the SLO that begins now. It runs through the rollout, unless it is what ends it."""
+        self._slos += 1
+        return self.planned * (MOST_BY_HAND + 1) * self._slos * (self._slos + 1) / self._alpha
 
     def dump(self) -> dict[str, Any]:
-        return {"judged": sorted(self._judged), "by_hand": self.by_hand}
+        return {"judged": sorted(self._judged), "by_hand": self.by_hand, "slos": self._slos}
 
     def restore(self, dumped: dict[str, Any]) -> None:
         self._judged = set(dumped["judged"])
         self.by_hand = dumped["by_hand"]
+        self._slos = dumped["slos"]

@@ -8,8 +8,9 @@ threshold need not be exact, only fixed before the requests that it judges.
 """
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from math import exp, log
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ BUCKETS_PER_E = 50.0  # 2 % each
 BUCKET_OF_1S = 1000.5  # a microsecond is in bucket 309
 SHORTEST_S = 1e-6
 
-Histogram = dict[int, int]
+Histogram = Counter[int]  # of buckets
 
 
 class Stratum(NamedTuple):
@@ -48,27 +49,49 @@ def ancestry(key: Key) -> tuple[Key, Key, Key, Key]:
 
 
 def bucket(latency_s: float) -> int:
-    return int(log(max(latency_s, SHORTEST_S)) * BUCKETS_PER_E + BUCKET_OF_1S)
+    if latency_s < SHORTEST_S:  # max() costs as much as the rest of it
+        latency_s = SHORTEST_S
+    return int(log(latency_s) * BUCKETS_PER_E + BUCKET_OF_1S)
+
+
+class Edges(NamedTuple):
+    """Of the bucket that a quantile lies in, in seconds. Above `high` are at most 1 - p, above `low` as many.
+
+    They differ by 2 %, and by much where latencies hardly vary: then nothing of the baseline is above `high`, and all
+    of it above `low`.
+    """
+
+    low: float
+    high: float
+
+
+def _place(numbers: list[int], below: list[int], p: float) -> int:
+    """The first bucket up to which there are `p` of all."""
+    return min(max(bisect_left(below, p * below[-1]) - 1, 0), len(numbers) - 1)
+
+
+def _sorted(histogram: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    """Numbers of buckets, and how many samples lie below each, and in all."""
+    numbers = sorted(histogram)
+    return numbers, [0, *accumulate(histogram[number] for number in numbers)]
+
+
+def edges(histogram: Mapping[int, int], wanted: Iterable[float]) -> list[Edges]:
+    """`histogram` is not empty."""
+    numbers, below = _sorted(histogram)
+    found = (numbers[_place(numbers, below, p)] - BUCKET_OF_1S for p in wanted)
+    return [Edges(exp(each / BUCKETS_PER_E), exp((each + 1) / BUCKETS_PER_E)) for each in found]
 
 
 def quantiles(histogram: Mapping[int, int], wanted: Iterable[float]) -> list[float]:
     """Latencies in seconds, evenly spread within a bucket. `histogram` is not empty."""
-    numbers = sorted(histogram)
-    below = [0]
-    for number in numbers:
-        below.append(below[-1] + histogram[number])
+    numbers, below = _sorted(histogram)
     found = []
     for p in wanted:
-        rank = p * below[-1]
-        i = min(max(bisect_left(below, rank) - 1, 0), len(numbers) - 1)
-        within = (rank - below[i]) / histogram[numbers[i]]
+        i = _place(numbers, below, p)
+        within = (p * below[-1] - below[i]) / histogram[numbers[i]]
         found.append(exp((numbers[i] + within - BUCKET_OF_1S) / BUCKETS_PER_E))
     return found
-
-
-def add(into: Histogram, other: Mapping[int, int]) -> None:
-    for number, count in other.items():
-        into[number] = into.get(number, 0) + count
 
 
 class Window:
@@ -80,21 +103,26 @@ class Window:
         self._blocks: deque[tuple[int, dict[Key, Histogram]]] = deque()
         self.samples: dict[Key, int] = {}  # in the window, by stratum
 
-    def add(self, samples: Mapping[Key, Mapping[int, int]], now_s: float) -> None:
-        """Samples of the seconds before `now_s`."""
+    def add(self, samples: Mapping[Key, list[int]], now_s: float) -> None:
+        """Samples of the seconds before `now_s`, as numbers of buckets."""
         self.expire(now_s)
-        number = int(now_s // BLOCK_S)
-        if samples and (not self._blocks or self._blocks[-1][0] < number):
-            self._blocks.append((number, {}))
-        for key, histogram in samples.items():
-            add(self._blocks[-1][1].setdefault(key, {}), histogram)
-            self.samples[key] = self.samples.get(key, 0) + sum(histogram.values())
+        block_number = int(now_s // BLOCK_S)
+        if samples and (not self._blocks or self._blocks[-1][0] < block_number):
+            self._blocks.append((block_number, {}))
+        for key, buckets in samples.items():
+            block = self._blocks[-1][1]
+            if key not in block:
+                block[key] = Counter()
+            histogram = block[key]
+            for number in buckets:  # there are few at a time, for which Counter.update takes longer
+                histogram[number] = histogram.get(number, 0) + 1
+            self.samples[key] = self.samples.get(key, 0) + len(buckets)
 
     def expire(self, now_s: float) -> None:
         first = int((now_s - WINDOW_S) // BLOCK_S)
         while self._blocks and self._blocks[0][0] < first:
             for key, histogram in self._blocks.popleft()[1].items():
-                self.samples[key] -= sum(histogram.values())
+                self.samples[key] -= histogram.total()
                 if not self.samples[key]:
                     del self.samples[key]
 
@@ -104,17 +132,17 @@ class Window:
         for _, block in self._blocks:
             for key, histogram in block.items():
                 for each in ancestry(key):
-                    add(found.setdefault(each, {}), histogram)
+                    found.setdefault(each, Counter()).update(histogram)
         return found
 
 
-def borrowed(known: Mapping[Key, Mapping[int, int]], key: Key) -> tuple[list[float] | None, bool]:
-    """A stratum's quantiles in seconds, or None where even all strata together have too few samples.
+def borrowed(known: Mapping[Key, Mapping[int, int]], key: Key) -> tuple[list[Edges] | None, bool]:
+    """A stratum's quantiles, or None where even all strata together have too few samples.
 
     And whether they are its own, not a parent's.
     """
     for each in ancestry(key):
         histogram = known.get(each)
         if histogram is not None and sum(histogram.values()) >= ENOUGH:
-            return quantiles(histogram, QUANTILES), each is key
+            return edges(histogram, QUANTILES), each is key
     return None, False

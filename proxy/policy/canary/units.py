@@ -169,7 +169,7 @@ class UnitEvidence:
         for i in (0, 1):
             self.requests[2 * arm + i] += late[LATE * arm + FINE + i]
         shares = {measure: _share(measure, early, late, arm, 0) for measure in self._worse.measures}
-        then = {measure: _share(measure, early, late, arm, NEXT_RANKS * arm) for measure in self._next.measures}
+        then = {measure: _share(measure, early, late, arm, NEXT_RANKS) for measure in self._next.measures}
         expected = {measure[:2]: self._past.expected(unit, measure) for measure in self._worse.measures}
         self._worse.bet(shares, expected, arm, self.terms.weight)
         self._next.bet(then, expected, arm, self.terms.weight)

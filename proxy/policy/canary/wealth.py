@@ -27,34 +27,55 @@ def log_sum(a: float, b: float) -> float:
 class Wealth:
     """`logs` are ln S of each bet, the cash is theirs in common. Slices are numbered upwards, gaps allowed."""
 
-    __slots__ = ("_drip", "_last", "cash", "logs")
+    __slots__ = ("_drip", "_last", "_sums", "cash", "logs")
 
     def __init__(self, bets: int, slices: int) -> None:
         """`slices` are so many as the longest step has: over them the cash is spent."""
         self.logs = [-inf] * bets
+        self._sums = [0.0] * bets  # their exponentials
         self.cash = 1.0
         self._drip = (1.0 - STAKED_AT_ONCE) / max(1, slices)
         self._last: int | None = None  # the slice that was bet on last
 
     def multiply(self, number: int, log_factors: Sequence[float]) -> None:
         """Slice `number` has closed, and each bet's factor in it is known. A slice without requests needs no call."""
-        since = 0 if self._last is None else max(0, number - self._last)  # a worker that is late adds to what was bet
-        put = STAKED_AT_ONCE if self._last is None else min(self.cash, since * self._drip)
-        self._last = number if self._last is None else self._last + since
-        self.cash -= put
-        logs = self.logs
-        if put > 0.0:
-            log_put = log(put)
-            for i, log_factor in enumerate(log_factors):
-                logs[i] = min(_LOG_MOST, log_factor + log_sum(logs[i], log_put))
+        put = self._put(number)
+        logs, sums = self.logs, self._sums
+        for i, log_factor in enumerate(log_factors):
+            staked = sums[i]
+            if staked > put:
+                log_staked = logs[i] + log1p(put / staked) + log_factor
+            else:
+                log_staked = log_sum(logs[i], log(put) if put > 0.0 else -inf) + log_factor
+            if log_staked > _LOG_MOST:
+                log_staked = _LOG_MOST
+            logs[i] = log_staked
+            sums[i] = exp(log_staked)
+
+    def _put(self, number: int) -> float:
+        """What of the cash joins now. A worker that is late adds to what was bet."""
+        last = self._last
+        if last is None:
+            put = STAKED_AT_ONCE
+        elif number > last:
+            put = (number - last) * self._drip
+            if put > self.cash:
+                put = self.cash
         else:
-            for i, log_factor in enumerate(log_factors):
-                logs[i] = min(_LOG_MOST, logs[i] + log_factor)
+            return 0.0
+        self._last = number
+        self.cash -= put
+        return put
 
     @property
     def value(self) -> float:
         """The evidence: 1 at the start, and on average never above it while the null holds."""
-        return sum(map(exp, self.logs)) / len(self.logs) + self.cash
+        return sum(self._sums) / len(self._sums) + self.cash
+
+    def cap(self, log_most: float) -> None:
+        """No bet is to have more than this."""
+        self.logs = [min(log_most, each) for each in self.logs]
+        self._sums = list(map(exp, self.logs))
 
     def dump(self, now: int) -> dict[str, Any]:
         """`now` is the number of the present slice: what is kept is how many slices ago the last bet was."""
@@ -68,5 +89,6 @@ class Wealth:
                 f"a wealth of {len(dumped['logs'])} bets is dumped, one of {len(self.logs)} is to be restored"
             )
         self.logs = [-inf if each is None else each for each in dumped["logs"]]
+        self._sums = list(map(exp, self.logs))
         self.cash = dumped["cash"]
         self._last = None if dumped["ago"] is None else now - dumped["ago"]

@@ -98,7 +98,7 @@ def test_each_look_leaves_its_report():
     began, event = canary.tick(300.0)
     assert (began.name, event.name) == ("began", "evaluated")
     assert event.text == "evaluated: ttft canary 0.03 s of 300, baseline 0.04 s of 300; weight 10 % to 20 %"
-    assert (event.numbers["weight_before"], event.numbers["weight"]) == (10, 20)
+    assert (event.numbers["weight_before"], event.numbers["weight"]) == (0.1, pytest.approx(0.2))
     assert canary.explain()["analysis"]["means"]["canary_samples"] == 300
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.model.outcome import Outcome
-from proxy.policy.canary.arms import Arm
+from proxy.policy.canary.arms import Arm, place
 from proxy.policy.canary.counts import (
     CHUNK,
     EARLY,
@@ -34,19 +34,33 @@ from proxy.policy.canary.strata import MOST_MODELS, Key, Stratum
 BASELINE, CANARY = Arm.BASELINE, Arm.CANARY
 STREAM, WHOLE = Stratum(1000, True, "m"), Stratum(1000, False, "m")
 ALL = Key(None, None, None)
-# Thresholds of the baseline 1..5 s, of the canary twice that; of the next step 3 and 9 s. A chunk: a tenth of it.
+# Thresholds of the baseline 1..5 s, of the canary twice that; of the next step 2 and 6 s, 3 and 9 s. A chunk: a tenth.
 TTFT = ([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 4.0, 6.0, 8.0, 10.0])
 CHUNKS = ([0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.4, 0.6, 0.8, 1.0])
-LIMITS = Limits(TTFT, [3.0, 9.0], CHUNKS, [0.3, 0.9], (150.0, 300.0), late=False)
+LIMITS = Limits(TTFT, ([2.0, 6.0], [3.0, 9.0]), CHUNKS, ([0.2, 0.6], [0.3, 0.9]), (150.0, 300.0), late=False)
 
 
-def recorder(limits: Limits = LIMITS, watch: Watch = Watch(max_gap_s=15.0), **plan: object) -> Recorder:
+WATCH = Watch(max_gap_s=15.0)
+
+
+def recorder(limits: Limits = LIMITS, watch: Watch = WATCH, **plan: object) -> Recorder:
     return Recorder(watch, Plan(1, {ALL: limits}, **plan), 0.0)  # type: ignore[arg-type]
 
 
-def serve(record: Recorder, token: int, arm: Arm, start_s: float, *, ttft_s: float = 0.5, took_s: float = 1.0,
-          outcome: Outcome = Outcome.OK, chunks: int = 10, status: int = 200, stratum: Stratum = STREAM,
-          unit: str | None = None) -> None:  # fmt: skip
+def serve(
+    record: Recorder,
+    token: int,
+    arm: Arm,
+    start_s: float,
+    *,
+    ttft_s: float = 0.5,
+    took_s: float = 1.0,
+    outcome: Outcome = Outcome.OK,
+    chunks: int = 10,
+    status: int = 200,
+    stratum: Stratum = STREAM,
+    unit: str | None = None,
+) -> None:
     record.started(token, arm, stratum, start_s, unit)
     record.first_byte(token, start_s + ttft_s)
     record.finished(token, outcome, start_s + took_s, chunks, 0.0, status)
@@ -77,6 +91,7 @@ def test_a_wait_is_ranked_by_its_arms_thresholds():
     found = closed(record)
     assert early(found, False, EARLY_TTFT, 6) == [0, 0, 0, 1, 0, 0]  # above 1, 2 and 3 s
     assert early(found, True, EARLY_TTFT, 6) == [0, 1, 0, 0, 0, 0]  # above 2 s
+    assert early(found, False, EARLY_TTFT + NEXT_RANKS, 3) == [0, 1, 0]  # above 2 s, not above 6 s
     assert early(found, True, EARLY_TTFT + NEXT_RANKS, 3) == [0, 1, 0]  # above 3 s, not above 9 s
 
 
@@ -289,7 +304,7 @@ def test_a_new_step_forgets_slices_and_keeps_what_was_measured():
     serve(record, 3, BASELINE, 4.0)
     found = closed(record)
     assert (found.step, early(found, False, 0, 2)) == (2, [1, 0])
-    assert sum(found.latencies["ttft"][Key(1, True, "m")].values()) == 3
+    assert len(found.latencies["ttft"][Key(1, True, "m")]) == 3
 
 
 def test_a_stratum_borrows_the_nearest_parents_limits():
@@ -341,14 +356,32 @@ def test_a_unit_has_one_ledger_an_epoch_and_is_given_when_all_of_it_is_known():
 
 
 def test_the_guard_sees_the_first_request_of_each_unit_only():
-    record = recorder(watch=STICKY)
+    record = recorder(watch=STICKY, guards=True)
     for token, unit in enumerate(("ann", "ann", "bob", None)):
         serve(record, token, CANARY, 0.0, unit=unit, outcome=Outcome.TIMEOUT)
     assert early(closed(record), True, 0, 2) == [0, 2]
 
 
+def test_units_below_the_floor_were_the_canarys_before_and_are_no_witnesses():
+    record = recorder(watch=STICKY, guards=True, floor=0.5, salt=b"salt")
+    units = [f"unit-{i}" for i in range(100)]
+    for token, unit in enumerate(units):
+        serve(record, token, CANARY, 0.0, unit=unit)
+    witnesses = sum(place(b"salt", unit) >= 0.5 for unit in units)
+    assert 30 < witnesses < 70
+    assert early(closed(record), True, 0, 2) == [witnesses, 0]
+
+
+def test_a_new_step_makes_each_unit_a_witness_once_more():
+    record = recorder(watch=STICKY, guards=True)
+    serve(record, 1, BASELINE, 0.0, unit="ann")
+    record.follow(Plan(2, {}, guards=True), 3.0)
+    serve(record, 2, CANARY, 4.0, unit="ann")
+    assert early(closed(record), True, 0, 2) == [1, 0]
+
+
 def test_an_epoch_whose_labels_are_known_is_no_evidence_but_units_not_seen_yet_are_guarded():
-    record = recorder(watch=STICKY, bets=False)
+    record = recorder(watch=STICKY, bets=False, guards=True)
     serve(record, 1, CANARY, 0.0, unit="ann")
     record.follow(Plan(1, {ALL: LIMITS}, epoch=1), 600.0)
     assert early(record.harvest(1000.0), True, 0, 2) == [1, 0]
@@ -356,7 +389,7 @@ def test_an_epoch_whose_labels_are_known_is_no_evidence_but_units_not_seen_yet_a
 
 
 def test_units_beyond_the_bound_are_no_evidence():
-    record = recorder(watch=STICKY)
+    record = recorder(watch=STICKY, guards=True)
     for i in range(MOST_UNITS + 5):
         serve(record, i, BASELINE, 0.0, unit=f"unit-{i}")
     record.follow(Plan(1, {}, epoch=1), 10.0)
@@ -403,8 +436,14 @@ def test_two_workers_counts_are_those_of_one_who_saw_it_all(requests, sticky):
             if took_s is not None:
                 end_s = first_s + took_s
                 events.append(
-                    (end_s, token, 3, which, lambda r, t=token, o=outcome, s=end_s, c=chunks: r.finished(t, o, s, c, 0.0, 200))
-                )  # fmt: skip
+                    (
+                        end_s,
+                        token,
+                        3,
+                        which,
+                        lambda r, t=token, o=outcome, s=end_s, c=chunks: r.finished(t, o, s, c, 0.0, 200),
+                    )
+                )
     events.sort(key=lambda event: event[:3])
     looks = [20.0, 90.0, now_s / 2 + 300.0, now_s + 1000.0]
     for look_s in sorted(looks):
@@ -418,8 +457,12 @@ def test_two_workers_counts_are_those_of_one_who_saw_it_all(requests, sticky):
         assert together.units == alone.units
         assert together.tally == alone.tally
         assert together.open == alone.open
-        assert {k: v for k, v in together.latencies.items() if v} == {k: v for k, v in alone.latencies.items() if v}
+        assert samples(together) == samples(alone)
         assert together.means.keys() == alone.means.keys()
+
+
+def samples(harvest: Harvest) -> dict[tuple[str, Key], list[int]]:
+    return {(kind, key): sorted(each) for kind, keys in harvest.latencies.items() for key, each in keys.items()}
 
 
 def test_another_steps_counts_are_no_evidence():

@@ -1,0 +1,88 @@
+"""Each client as an operator sees it: what it may do, what it does, and its keys."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from proxy.controlplane.clients import ClientKeyStatus, Clients
+from proxy.model.limit_settings import ClientLimits
+from proxy.model.quantities import moment_text
+from proxy.policy.limits import Limits
+from proxy.state.live import Registry
+
+
+class ClientKeyShown(msgspec.Struct, frozen=True):
+    """Keys are told apart by their fingerprints: the first digits of their hashes."""
+
+    fingerprint: str
+    state: str  # active; expired; revoked; unlisted: issued to a listed client, who is listed no more
+    listed: bool
+    expires: str | None = None  # or its client does
+    issued_at: str | None = None  # None: it was not issued here
+    issued_by: str | None = None  # the name of the admin token
+
+
+class ClientStatus(msgspec.Struct, frozen=True):
+    name: str
+    listed: bool
+    models: list[str] | None  # globs; None: all
+    limits: dict[str, int]  # those that there are
+    left: dict[str, int]  # of the limits, now
+    inflight: int  # requests
+    refused: dict[str, int]  # requests since the start, by limit
+    keys: list[ClientKeyShown]
+
+
+class ClientTraffic(msgspec.Struct, frozen=True):
+    """What a client does, in short."""
+
+    inflight: int
+    refused: int  # requests since the start
+
+
+def client_statuses(clients: Clients, registry: Registry, now_s: float, wall_s: float) -> Iterator[ClientStatus]:
+    """By name. `wall_s`: seconds since 1970."""
+    keys: dict[str, list[ClientKeyShown]] = {}
+    for key in clients.all_keys():
+        keys.setdefault(key.client, []).append(_key(key, wall_s))
+    for name, listed, models, limits in clients.rules():
+        live = registry.clients.get(name)
+        yield ClientStatus(
+            name,
+            listed,
+            None if models is None else list(models),
+            {limit: number for limit, number in limits.model_dump().items() if number is not None},
+            _left(Limits(**limits.model_dump()) if live is None else live.limits, limits, now_s),
+            0 if live is None else live.limits.under_way,
+            {} if live is None else {limit: count for limit, count in live.limited.items() if count},
+            keys.get(name, []),
+        )
+
+
+def client_traffic(registry: Registry) -> dict[str, ClientTraffic]:
+    """Of those that have something under way, or were refused something."""
+    counts = {name: (live.limits.under_way, sum(live.limited.values())) for name, live in registry.clients.items()}
+    return {name: ClientTraffic(*counts[name]) for name in sorted(counts) if any(counts[name])}
+
+
+def _key(key: ClientKeyStatus, wall_s: float) -> ClientKeyShown:
+    state, issued = key.state(wall_s), key.issued
+    return ClientKeyShown(
+        key.fingerprint,
+        state,
+        key.is_listed,
+        None if key.ends_s is None or state == "revoked" else moment_text(key.ends_s),
+        None if issued is None else moment_text(int(issued.issued_s)),
+        None if issued is None else issued.by,
+    )
+
+
+def _left(live: Limits, limits: ClientLimits, now_s: float) -> dict[str, int]:
+    left = {}
+    if live.requests is not None:
+        left["requests_per_minute"] = live.requests.remaining(now_s)
+    if live.tokens is not None:
+        left["tokens_per_minute"] = live.tokens.remaining(now_s)
+    if live.concurrent is not None:
+        left["concurrent"] = max(0, live.concurrent - live.under_way)
+    return left

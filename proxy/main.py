@@ -250,6 +250,8 @@ class Serinus:
         await self.data_plane.close()
         await self.admin.close()
         await self.webhooks.close()
+        if self.canaries.rollouts:
+            await self.recorder.save_canaries(self.canaries.kept)
         await self.recorder.close()
         if isinstance(self._access, AccessLines):
             self._access.flush()

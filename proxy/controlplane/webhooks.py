@@ -10,7 +10,6 @@ Of a receiver's URL only the host is logged and shown: many have their credentia
 import hmac
 import math
 from base64 import b64encode
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -63,23 +62,23 @@ class Hook:
         parts = urlsplit(settings.url)
         self.host = parts.netloc.rpartition("@")[2]
         self.key = None if settings.secret is None else signing_key(settings.secret.reveal())
-        self.waiting: deque[_Message] = deque()
+        self.waiting: dict[str, _Message] = {}  # by id, the oldest first
         self.sending: _Message | None = None
         self.delivered = self.given_up = 0
         self.last = ""
         self.gone = False
 
     def due(self, now_s: float) -> _Message | None:
-        return next((message for message in self.waiting if message.due_s <= now_s), None)
+        return next((message for message in self.waiting.values() if message.due_s <= now_s), None)
 
     @property
     def deadline_s(self) -> float:
         if self.sending is not None:
             return math.inf
-        return min((message.due_s for message in self.waiting), default=math.inf)
+        return min((message.due_s for message in self.waiting.values()), default=math.inf)
 
     def status(self) -> HookStatus:
-        waiting = len(self.waiting) + (self.sending is not None)
+        waiting = len(self.waiting)
         return HookStatus(self.host, self.settings.events, waiting, self.delivered, self.given_up, self.last, self.gone)
 
 
@@ -113,9 +112,10 @@ class Webhooks:
             if hook.canary == canary and event in hook.settings.events and not hook.gone:
                 content = {"type": decision.type, "timestamp": decision.timestamp, "data": decision.data}
                 body = msgspec.json.encode(content)
-                hook.waiting.append(_Message(f"msg_{token_hex(12)}", decision.type, body, self._clock()))
+                message = _Message(f"msg_{token_hex(12)}", decision.type, body, self._clock())
+                hook.waiting[message.id] = message
                 if len(hook.waiting) > WAITING:
-                    self._give_up(hook, hook.waiting.popleft(), "too many wait")
+                    self._give_up(hook, next(iter(hook.waiting.values())), "too many wait")
         self._plan()
 
     def status(self, canary: str) -> list[HookStatus]:
@@ -125,7 +125,6 @@ class Webhooks:
         """Begin what is due."""
         for hook in self._hooks.values():
             if hook.sending is None and (message := hook.due(now_s)) is not None:
-                hook.waiting.remove(message)
                 hook.sending = message
                 self._tasks.spawn(self._send(hook, message))
         self._plan()
@@ -140,6 +139,7 @@ class Webhooks:
         finally:
             hook.sending = None
         if 200 <= status < 300:
+            hook.waiting.pop(message.id, None)
             hook.delivered += 1
             self._log.debug("webhook_delivered", canary=hook.canary, host=hook.host, type=message.type)
         elif status == HTTPStatus.GONE:
@@ -151,7 +151,6 @@ class Webhooks:
         else:
             again_s = AGAIN_S[message.tries - 1]
             message.due_s = self._clock() + again_s
-            hook.waiting.appendleft(message)
             self._log.info(
                 "webhook_failed",
                 canary=hook.canary,
@@ -164,6 +163,7 @@ class Webhooks:
         self._plan()
 
     def _give_up(self, hook: Hook, message: _Message, why: str) -> None:
+        hook.waiting.pop(message.id, None)
         hook.given_up += 1
         self._log.warning(
             "webhook_given_up", canary=hook.canary, host=hook.host, type=message.type, said=why, tries=message.tries

@@ -70,10 +70,14 @@ def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
         request_id=request.request_id,
         upstream="" if request.way is None else request.way.upstream.name,
         tries=request.tries,
-        fields=request.head.cors + request.limit_fields,
+        fields=request.head.cors + request.limit_fields + _arm(request),
         close=close,
         head_only=request.head.method == b"HEAD",
     )
+
+
+def _arm(request: Request) -> bytes:
+    return b"" if request.arm is None else b"\r\nx-serinus-arm: " + request.arm.value.encode()
 
 
 def own_answer(request: Request, status: bytes, fields: bytes, body: bytes | None, *, close: bool) -> bytes:

@@ -47,6 +47,7 @@ async def asked(running: RunningProxy, count: int, request: bytes = post()) -> C
     for _ in range(count):
         await caller.send(request)
         arms[(await caller.answer()).field(b"x-serinus-arm")] += 1
+    caller.close()
     return arms
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from proxy.model.quantities import parse_duration, parse_wait
 from proxy.policy.canary.bands import Bands, read_bands
 from proxy.policy.canary.fields import Fields, items, number, one_of, whole
-
-LATENCIES = ("ttft", "time_per_chunk")
-RATES = ("errors", "stalls")
+from proxy.policy.canary.terms import LATENCIES, RATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ def test_what_is_a_stratums_own_stays_and_what_it_borrows_does_not():
 
 def test_without_samples_nothing_is_slow():
     frozen = thresholds()
-    assert not frozen.refine(measured({KEY: [1.0] * 199}))
+    assert not frozen.refine(measured({KEY: [1.0] * 49}))
     assert frozen.limits == {}
 
 

@@ -47,9 +47,8 @@ class Progress:
         self.bake = self._new_bake()
 
     def _new_bake(self) -> Bake:
-        slo = self.spec.slo
-        promised = {} if slo is None else {"ttft": slo.ttft_s and slo.ttft_share, "errors": slo.error_rate}
-        return Bake({name: rate for name, rate in promised.items() if rate}, ceil(self.spec.bake_s / SLICE_S))
+        promised = {} if self.spec.slo is None else self.spec.slo.promised()
+        return Bake(promised, ceil(self.spec.bake_s / SLICE_S))
 
     # --- events -----------------------------------------------------------------------------------------------------
 

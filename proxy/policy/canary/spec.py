@@ -40,6 +40,11 @@ class Slo:
     ttft_share: float = 0.05
     error_rate: float | None = None
 
+    def promised(self) -> dict[str, float]:
+        """The share of bad requests that each of its numbers allows."""
+        found = {} if self.ttft_s is None else {"ttft": self.ttft_share}
+        return found if self.error_rate is None else found | {"errors": self.error_rate}
+
 
 @dataclass(frozen=True, slots=True)
 class CanarySpec:

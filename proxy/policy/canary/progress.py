@@ -193,7 +193,7 @@ class Progress:
             self.pause_until_s = None if step.pause_s is None else now_s + step.pause_s
             self.reason = "until resumed" if step.pause_s is None else f"for {step.pause_s:.0f} s"
             self.tell("paused", now_s, f"{self.reason}; {why}", numbers)
-        elif step.weight >= 1:
+        elif step.weight >= 1 and self.spec.ends_at_100:
             self.position = i
             self.promote(now_s, why, numbers)
         else:

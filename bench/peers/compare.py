@@ -103,7 +103,7 @@ pools:
   chat: {{members: [{{upstream: mock-a, weight: 3}}, {{upstream: mock-b, weight: 1}}]}}
   next: {{members: [{{upstream: mock-b}}]}}
 routes:
-  - {{prefix: /v1, pool: chat}}
+  - {{prefix: /v1, pool: chat{routed}}}
 {canary}"""
 # At 10 % for as long as it runs, judged all the while.
 CANARY = """canaries:
@@ -231,6 +231,7 @@ def start(name, serinus, access, clients, canary):
             key=CLIENT_KEY,
             access=str(access).lower(),
             limits=LIMITS if clients else "",
+            routed=", canary: trial" if canary else "",
             canary=CANARY if canary else "",
             clients="".join(CLIENT.format(n, secrets.token_hex(32)) for n in range(clients)),
         )

@@ -97,7 +97,7 @@ class CanarySpec:
 
     @property
     def ends_at_100(self) -> bool:
-        """At 100 % there is nothing to compare any more; but a shadow may copy every request for as long as one likes."""
+        """Then there is nothing to compare any more; but a shadow may copy every request for as long as one likes."""
         return not (self.fixed and self.mode == "shadow")
 
     @property

@@ -146,6 +146,7 @@ def _canaries(data: Any) -> Iterator[Finding]:
     routed = {pool for _, pool in texts(data, "routes", ANY, "pool")}
     beside: dict[str, Path] = {}
     following = {path[1]: name for path, name in texts(data, "pools", ANY, "fallback")}
+    pools = data.get("pools") if isinstance(data.get("pools"), dict) else {}
     for path, canary in find(data, ("canaries", ANY)):
         match canary:
             case {"baseline": str(baseline), "canary": str(pool)}:
@@ -153,7 +154,7 @@ def _canaries(data: Any) -> Iterator[Finding]:
                 if baseline in beside:
                     yield place, f"{beside[baseline][1]} has the baseline {shown(baseline)} too: one canary each"
                 beside.setdefault(baseline, path)
-                if routed and baseline not in routed:
+                if routed and baseline in pools and baseline not in routed:
                     yield place, f"no route leads to {shown(baseline)}: name the pool of a route"
                 if pool in routed:
                     yield (*path, "canary"), f"a route leads to {shown(pool)}: its requests would be drawn by nobody"

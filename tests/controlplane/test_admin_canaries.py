@@ -117,7 +117,7 @@ async def test_what_cannot_be_kept_is_said(start, monkeypatch):
         ("POST", "/canaries/trial/halt", {}, 404, "POST one of promote, abort, pause, resume, retry; or PUT weight"),
         ("POST", "/canaries/trial/weight", {"weight": 7}, 404, "PUT weight"),
         ("PUT", "/canaries/trial/weight", {}, 400, "send one JSON object with: weight, in percent, and reason"),
-        ("PUT", "/canaries/trial/weight", {"weight": 101}, 400, "write percent, above 0 and below 100"),
+        ("PUT", "/canaries/trial/weight", {"weight": 101}, 400, "write percent above 0 and below 100"),
         ("PUT", "/canaries/trial/weight", {"weight": "7"}, 400, "weight, in percent"),
         ("POST", "/canaries/trial/abort", {"why": "x"}, 400, "send one JSON object with: reason"),
         ("POST", "/canaries/trial/abort", {"full": True}, 400, "full is for promote"),

@@ -23,7 +23,7 @@ from proxy.controlplane.admin_keys import AdminKeys
 from proxy.controlplane.audit import Audit
 from proxy.controlplane.build import InForce, build
 from proxy.controlplane.canaries import ITSELF, QUIET, Canaries, CanaryStore
-from proxy.controlplane.canary_status import canary_metrics
+from proxy.controlplane.canary_status import canary_metrics, in_percent
 from proxy.controlplane.certificates import Certificates
 from proxy.controlplane.checks import Checks
 from proxy.controlplane.client_store import ClientStore
@@ -222,7 +222,7 @@ class Serinus:
         self.recorder.begin_save_canaries(self.canaries.kept)
 
     def _canary_told(self, canary: str, event: CanaryEvent, who: str) -> None:
-        about = {"canary": canary, "text": event.text, "numbers": event.numbers}
+        about = {"canary": canary, "text": event.text, "numbers": in_percent(event.numbers)}
         decision = self.decisions.add(f"canary.{event.name}", who, about)
         self.webhooks.tell(canary, event.name, decision)
         if who == ITSELF and event.name not in QUIET:  # a command is written down by who was given it

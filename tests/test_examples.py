@@ -3,6 +3,7 @@
 import re
 import shutil
 import typing
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def loaded(example: Path, folder: Path) -> Loaded:
     text = example.read_text()
     variables = {name: f"sk-ant-{name}" for name in re.findall(r"env:([A-Z_]+)", text)}
     variables["MASTER_KEY"] = new_master_key()
+    variables["WEBHOOK_SECRET"] = f"whsec_{b64encode(bytes(32)).decode()}"
     named = [path for pattern in FILES for _, path in texts(yaml.safe_load(text), *pattern)]
     for name in named + re.findall(r"file:(secrets/\S+)", text):
         file = folder / name

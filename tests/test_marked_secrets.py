@@ -14,7 +14,7 @@ from proxy.controlplane.vault import CONFIG_PURPOSE, MasterKey, Vault, new_maste
 from tests.support.authority import Authority
 from tests.support.process import ROOT, SerinusProcess
 from tests.support.raw import RawCaller, ask
-from tests.support.scripted import Conversation, whole
+from tests.support.scripted import Conversation, answering, whole
 
 MARK = "S3CR3T"
 MASTER = new_master_key()
@@ -40,8 +40,15 @@ upstreams:
     keys: [{{name: sealed, value: '{sealed}'}}]
 pools:
   chat: {{members: [{{upstream: up}}, {{upstream: other}}], balance: smooth_rr, slow_start: 0s}}
+  next: {{members: [{{upstream: other}}]}}
 routes: [{{prefix: /v1, pool: chat}}]
 overlap: {{share: 50%, requests: 3}}
+canaries:
+  trial:
+    baseline: chat
+    canary: next
+    weight: 0
+    webhooks: [{{url: '{hook}/S3CR3T?token=S3CR3T', secret: env:WEBHOOK_SECRET}}, {{url: 'http://u:S3CR3T@127.0.0.1:1'}}]
 """
 WEB, PLAIN = b"Authorization: Bearer web-S3CR3T\r\n", b"X-Api-Key: plain-S3CR3T\r\n"
 OPS = {"authorization": f"Bearer token-{MARK}", "content-type": "application/json"}
@@ -160,8 +167,18 @@ class Life:
         await self.command("clients", "list")
         return key
 
+    async def canaries(self) -> None:
+        """Steered, with a webhook that is refused and one that nobody answers."""
+        await self.command("canary", "abort", "trial", "--reason", "enough")
+        await self.admin("PUT", "/canaries/trial/weight", {"weight": "S3CR3T"}, 400)
+        while not (hooks := (await self.admin("GET", "/canaries/trial")).json()["webhooks"])[1]["last"]:
+            pass
+        assert "token" not in str(hooks)
+        await self.command("canary", "show", "trial")
+
     async def pages(self) -> None:
-        for path in ("/metrics", "/status", "/config", "/keys", "/clients", "/audit", "/nowhere"):
+        paths = ("/metrics", "/status", "/config", "/keys", "/clients", "/audit", "/canaries", "/events", "/nowhere")
+        for path in paths:
             await self.admin("GET", path, expected=404 if path == "/nowhere" else 200)
         await self.command("keys", "list", "--json")
         await self.command("status", "--audit")
@@ -182,14 +199,17 @@ class Life:
 async def test_no_mark_comes_to_light(process, scripted, folder):
     upstream = await scripted(vendor)
     sealed = Vault([MasterKey.parse(MASTER)]).seal(SEALED, CONFIG_PURPOSE)
-    config = CONFIG.format(url=upstream.url, sealed=sealed)
+    hook = await scripted(answering(whole(b"S3CR3T", status=b"500 S3CR3T")))
+    config = CONFIG.format(url=upstream.url, sealed=sealed, hook=hook.url)
     environ = {"UPSTREAM_KEY": f"sk-{MARK}-env", "WEB_KEY": f"web-{MARK}", "PEPPER": f"pepper-{MARK}"}
+    environ["WEBHOOK_SECRET"] = f"whsec_{MARK}{'A' * 34}"
     await process.start(config, SERINUS_MASTER_KEY=MASTER, **environ)
     serving = await process.until("serving")
     life = Life(process, folder, serving["listen"][0][1], serving["admin"][1])
     await life.calls()
     await life.rotations()
     key = await life.clients()
+    await life.canaries()
     await life.bad_configurations()
     await life.pages()
     await life.close()

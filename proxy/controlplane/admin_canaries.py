@@ -10,7 +10,7 @@ from aiohttp import web
 
 from proxy.controlplane.admin_keys import HOLDER, answer, refused
 from proxy.controlplane.canaries import Canaries, CanaryNotFound
-from proxy.controlplane.canary_status import COMMANDS, canary_status, change_to_make, percent, possible
+from proxy.controlplane.canary_status import COMMANDS, canary_status, change_to_make, in_percent, percent, possible
 from proxy.controlplane.decisions import KEPT, Decision, Decisions
 from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.webhooks import Webhooks
@@ -69,16 +69,15 @@ class AdminCanaries:
     async def _show(self, request: web.Request) -> web.Response:
         name, rollout = self._found(request)
         live, spec = self._registry.canary(name), rollout.spec
-        more = {
+        more: dict[str, Any] = {
             "mode": spec.mode,
-            "weight": percent(rollout),
             "commands": possible(rollout),
             "change": change_to_make(rollout, name, self._settings()),
             "webhooks": self._webhooks.status(name),
         }
         if spec.mode == "shadow":
             more["copies"] = {"open": live.copies, "sent": live.copies_sent, "failed": live.copies_failed}
-        return answer({"name": name} | rollout.explain() | more)
+        return answer({"name": name} | in_percent(rollout.explain()) | more)
 
     def _found(self, request: web.Request) -> tuple[str, Rollout]:
         name = request.match_info["name"]
@@ -115,7 +114,7 @@ class AdminCanaries:
         said = [event.text for event in events]
         about = {"canary": name, "said": "; ".join(said)} | {key: str(value) for key, value in given.items()}
         await self._recorder.done(f"canary_{command}", request[HOLDER], request.remote or "", about)
-        state, weight = rollout.state.value, percent(rollout)
+        state, weight = rollout.state.value, percent(rollout.weight)
         return answer({"name": name, "state": state, "weight": weight, "said": said, "not_kept": not_kept})
 
     def _commanded(

@@ -21,6 +21,7 @@ _COMMANDS = {
     "weight": (Event.WEIGHED,),
 }
 COMMANDS = tuple(_COMMANDS)
+_SHARES = ("weight", "weight_before")
 _PROMOTED = (State.PROMOTING, State.BAKING, State.SUCCEEDED)
 
 
@@ -44,13 +45,23 @@ def canary_status(rollout: Rollout) -> CanaryStatus:
         mode=rollout.spec.mode,
         state=shown["state"],
         since_s=round(shown["since_s"], 1),
-        weight=percent(rollout),
+        weight=percent(rollout.weight),
         waits_for=[shown["reason"]] if rollout.state is State.FAILED else shown["waits_for"],
     )
 
 
-def percent(rollout: Rollout) -> float:
-    return round(100 * rollout.weight, 6)
+def percent(weight: float) -> float:
+    return round(100 * weight, 6)
+
+
+def in_percent(told: Any) -> Any:
+    """What a rollout tells, with its weights as operators write them."""
+    match told:
+        case dict():
+            return {name: percent(each) if name in _SHARES else in_percent(each) for name, each in told.items()}
+        case list():
+            return [in_percent(each) for each in told]
+    return told
 
 
 def possible(rollout: Rollout) -> list[str]:

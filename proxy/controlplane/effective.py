@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from proxy.model.secret import fingerprint
 from proxy.model.settings import Settings
@@ -18,7 +19,16 @@ def effective(settings: Settings) -> dict[str, Any]:
             upstream[field] = {name: _discreet(name, value) for name, value in upstream[field].items()}
     for route in shown["routes"]:
         route["headers"] = {name: _discreet(name, value) for name, value in route["headers"].items()}
+    for canary in shown["canaries"].values():
+        for webhook in canary["webhooks"]:
+            webhook["url"] = _origin(webhook["url"])
     return shown
+
+
+def _origin(url: str) -> str:
+    """Of a webhook: many have their credential in the path."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
 
 
 def _without_absent(value: Any) -> Any:

@@ -53,6 +53,8 @@ def is_discreet(path: Path) -> bool:
     match path:
         case ("clients", *_) | ("admin", "tokens", *_) | ("upstreams", _):
             return True
+        case ("canaries", _, "webhooks", _) | ("canaries", _, "webhooks", _, "secret" | "url"):
+            return True
         case ("upstreams", _, "keys" | "headers" | "query" | "auth" | "base_url", *_) | ("routes", _, "headers", *_):
             return True
     return False
@@ -124,16 +126,23 @@ def _message(error: ErrorDetails, path: Path, document: Document) -> str:
         return _not_text(error["input"], None if shy else document.places[path].text)
     if kind in ("int_type", "int_from_float", "int_parsing", "int_parsing_size"):
         return f"{value} is not a whole number: write one without quotes or decimals, such as 3"
+    if kind in ("float_type", "float_parsing", "finite_number"):
+        return f"{value} is not a number: write one without quotes or a unit, such as 10 or 0.5"
     if kind == "bool_type":
         return f"{value} is neither true nor false: write one of them, without quotes"
     if kind == "literal_error":
         return _not_one_of(error["input"], value, re.findall(r"'([^']*)'", context["expected"]))
     if kind in ("greater_than_equal", "less_than_equal"):
-        limit = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
+        limit = f"at least {_plain(context['ge'])}" if "ge" in context else f"at most {_plain(context['le'])}"
         return f"out of range: write {limit}" if shy else f"{value} is out of range: write {limit}"
     if kind in ("too_short", "string_too_short"):
         return "empty: write one entry at least" if kind == "too_short" else "empty: write something between the quotes"
     return "this value does not fit here"
+
+
+def _plain(limit: float) -> str:
+    """As one would write it: 100 and not 100.0."""
+    return str(int(limit) if limit == int(limit) else limit)
 
 
 def _of_what(path: Path) -> str:

@@ -73,7 +73,7 @@ def _ladder(found: Mapping[str, Any]) -> Iterator[Text | str]:
     yield "steps: "
     for i, step in enumerate(found["steps"]):
         if "weight" in step:
-            text = f"{100 * step['weight']:g} %"
+            text = f"{step['weight']:g} %"
         else:
             text = "pause" if step["pause_s"] is None else f"pause {lasted(step['pause_s'])}"
         yield " → " if i else ""

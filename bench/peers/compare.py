@@ -3,7 +3,7 @@
 
     python bench/peers/compare.py [--targets nginx,haproxy,caddy,vllm-router,serinus] [--rounds 3] [--split]
                                   [--only unary|stream] [--fast-lane on|off|both] [--access-log]
-                                  [--clients 10000]
+                                  [--clients 10000] [--canary]
                                   [--serinus "COMMAND"] [--json FILE]
 
 Every target proxies to the same mock upstream. The target runs on one core, the load and the upstream on the other; the
@@ -101,8 +101,17 @@ clients:
   mock-b: {{base_url: "http://127.0.0.1:9001/v1", keys: [{{name: main, value: sk-upstream}}]}}
 pools:
   chat: {{members: [{{upstream: mock-a, weight: 3}}, {{upstream: mock-b, weight: 1}}]}}
+  next: {{members: [{{upstream: mock-b}}]}}
 routes:
-  - {{prefix: /v1, pool: chat}}
+  - {{prefix: /v1, pool: chat{routed}}}
+{canary}"""
+# At 10 % for as long as it runs, judged all the while.
+CANARY = """canaries:
+  trial:
+    baseline: chat
+    canary: next
+    steps: [{set_weight: 10}, {set_weight: 100}]
+    analysis: {min_step_duration: 1h}
 """
 
 
@@ -178,7 +187,7 @@ class Target:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def start(name, serinus, access, clients):
+def start(name, serinus, access, clients, canary):
     if name == "nginx":
         (WORK / "ngx.conf").write_text(NGINX.format(d=WORK))
         return Target(name, ["nginx", "-c", str(WORK / "ngx.conf"), "-p", str(WORK)])
@@ -222,6 +231,8 @@ def start(name, serinus, access, clients):
             key=CLIENT_KEY,
             access=str(access).lower(),
             limits=LIMITS if clients else "",
+            routed=", canary: trial" if canary else "",
+            canary=CANARY if canary else "",
             clients="".join(CLIENT.format(n, secrets.token_hex(32)) for n in range(clients)),
         )
     )
@@ -352,6 +363,9 @@ def main():
     parser.add_argument(
         "--clients", type=int, default=0, help="so many clients more, and limits on the one that calls (serinus only)"
     )
+    parser.add_argument(
+        "--canary", action="store_true", help="a canary at 10 %% beside the pool, judged (serinus only)"
+    )
     parser.add_argument("--access-log", action="store_true", help="leave serinus' access log on")
     parser.add_argument(
         "--split", action="store_true", help="unary requests in two writes, head then body, as the SDKs send them"
@@ -370,7 +384,7 @@ def main():
         targets = []
         try:
             for name in names:
-                targets.append(start(name, args.serinus, args.access_log, args.clients))
+                targets.append(start(name, args.serinus, args.access_log, args.clients, args.canary))
                 targets[-1].wait_ready()
             runs = {name: [] for name in names}
             for _ in range(args.rounds):

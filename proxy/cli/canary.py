@@ -8,6 +8,7 @@ from rich.console import Console
 
 from proxy.cli.admin_api import AdminApi, with_admin
 from proxy.cli.canary_view import canaries_table, canary_view
+from proxy.cli.simulate import simulate
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 _reason = click.option("--reason", default="", help="Why; it goes into the audit log.")
@@ -110,3 +111,6 @@ def _steer(api: AdminApi, name: str, command: str, reason: str, **options: Any) 
     click.echo(f"{name} is {result['state']}, at {result['weight']:g} %")
     if result["not_kept"]:
         raise click.ClickException(f"it holds until the next restart only: {result['not_kept']}")
+
+
+canary.add_command(simulate)

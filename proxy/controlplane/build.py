@@ -263,9 +263,9 @@ def _pools(settings: s.Settings, targets: _Targets, registry: Registry) -> dict[
 
 
 def _canaries(rollouts: Mapping[str, Rollout], pools: Mapping[str, Pool], registry: Registry) -> dict[str, Canary]:
-    """By the names of the pools that they are beside."""
+    """By their names."""
     return {
-        rollout.spec.baseline: Canary(
+        name: Canary(
             name=name,
             rollout=rollout,
             pool=pools[rollout.spec.canary],
@@ -307,7 +307,7 @@ def _pool(name: str, pool: s.Pool, targets: _Targets, registry: Registry, fallba
 
 
 def _route(route: s.Route, pools: dict[str, Pool], canaries: dict[str, Canary], metrics: Metrics) -> Route:
-    pool, canary = pools[route.pool], canaries.get(route.pool)
+    pool, canary = pools[route.pool], None if route.canary is None else canaries.get(route.canary)
     arms = [(pool, "" if canary is None else Arm.BASELINE.value)]
     if canary is not None:
         arms.append((canary.pool, Arm.CANARY.value))

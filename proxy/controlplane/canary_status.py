@@ -74,18 +74,19 @@ def change_to_make(rollout: Rollout, name: str, settings: Settings) -> list[str]
     if rollout.state not in _PROMOTED:
         return []
     before, after = rollout.spec.baseline, rollout.spec.canary
-    routes = [route for route in settings.routes if route.pool == before]
+    routes = [route for route in settings.routes if route.canary == name]
     lines = ["  routes:"]
     for route in routes:
-        lines += [f"-   - {_route(route, before)}", f"+   - {_route(route, after)}"]
+        lines += [f"-   - {_route(route, before, name)}", f"+   - {_route(route, after)}"]
     return [*lines, "  canaries:", f"-   {name}: …"]
 
 
-def _route(route: Route, pool: str) -> str:
+def _route(route: Route, pool: str, canary: str = "") -> str:
     """As it is found in the file; what it has besides is left as it is."""
     model = [] if route.model is None else [f"model: {json.dumps(route.model)}"]
-    more = ["…"] if route.model_fields_set - {"prefix", "model", "pool"} else []
-    return "{" + ", ".join([f"prefix: {route.prefix}", *model, f"pool: {pool}", *more]) + "}"
+    drawn = [f"canary: {canary}"] if canary else []
+    more = ["…"] if route.model_fields_set - {"prefix", "model", "pool", "canary"} else []
+    return "{" + ", ".join([f"prefix: {route.prefix}", *model, f"pool: {pool}", *drawn, *more]) + "}"
 
 
 def canary_metrics(rollouts: Iterable[tuple[str, Rollout]], lives: dict[str, CanaryLive]) -> Iterator[CanaryState]:

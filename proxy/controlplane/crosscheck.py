@@ -90,6 +90,7 @@ def remarks(document: Document, secrets: SecretReader) -> list[Problem]:
             findings += [(path, remark) for remark in secrets.remarks.get(text, [])]
     findings += _prefixes(document.data, secrets)
     findings += _shadowed(document.data)
+    findings += _idle_canaries(document.data)
     return [Problem(path, document.line(path), message, document.file) for path, message in findings]
 
 
@@ -121,6 +122,7 @@ def _references(data: Any) -> Iterator[Finding]:
         ("pool", "pools", ("pools", ANY, "fallback")),
         ("pool", "pools", ("canaries", ANY, "baseline")),
         ("pool", "pools", ("canaries", ANY, "canary")),
+        ("canary", "canaries", ("routes", ANY, "canary")),
     ):
         names = data.get(section)
         if not isinstance(names, dict) or not names:
@@ -142,31 +144,19 @@ def _circles(data: Any) -> Iterator[Finding]:
 
 
 def _canaries(data: Any) -> Iterator[Finding]:
-    """Whose arms cannot be told apart, or hide each other's failures."""
-    routed = {pool for _, pool in texts(data, "routes", ANY, "pool")}
-    beside: dict[str, Path] = {}
+    """Routes whose pool is not what their canary is compared with; canaries whose failures would be hidden."""
+    baselines = {path[1]: name for path, name in texts(data, "canaries", ANY, "baseline")}
     following = {path[1]: name for path, name in texts(data, "pools", ANY, "fallback")}
-    pools = data.get("pools") if isinstance(data.get("pools"), dict) else {}
-    for path, canary in find(data, ("canaries", ANY)):
-        match canary:
-            case {"baseline": str(baseline), "canary": str(pool)}:
-                place = (*path, "baseline")
-                if baseline in beside:
-                    yield place, f"{beside[baseline][1]} has the baseline {shown(baseline)} too: one canary each"
-                beside.setdefault(baseline, path)
-                if routed and baseline in pools and baseline not in routed:
-                    yield place, f"no route leads to {shown(baseline)}: name the pool of a route"
-                if pool in routed:
-                    yield (*path, "canary"), f"a route leads to {shown(pool)}: its requests would be drawn by nobody"
-                passed: list[str] = []
-                while pool in following and pool not in passed:
-                    passed.append(pool)
-                    pool = following[pool]
-                    if pool == baseline:
-                        yield (
-                            (*path, "canary"),
-                            (f"it falls back on {shown(baseline)}, which would hide its failures: end that"),
-                        )
+    for path, route in find(data, ("routes", ANY)):
+        match route:
+            case {"pool": str(pool), "canary": str(name)} if baselines.get(name, pool) != pool:
+                yield (*path, "canary"), f"its baseline is {baselines[name]}, and this route's pool is {shown(pool)}"
+    for path, pool in texts(data, "canaries", ANY, "canary"):
+        baseline, passed = baselines.get(path[1]), [pool]
+        while (pool := following.get(pool, "")) and pool not in passed:
+            passed.append(pool)
+            if pool == baseline:
+                yield path, f"it falls back on its baseline {shown(pool)}, which would hide its failures: end that"
 
 
 def _keys_of_members(data: Any) -> Iterator[Finding]:
@@ -321,3 +311,11 @@ def _shadowed(data: Any) -> Iterator[Finding]:
                     yield ("routes", index), f"never reached: routes[{first}] takes all that it could match"
                 if not (route.get("model") or route.get("headers")):
                     earlier.setdefault(prefix, index)
+
+
+def _idle_canaries(data: Any) -> Iterator[Finding]:
+    """Canaries that no route has."""
+    routed = {name for _, name in texts(data, "routes", ANY, "canary")}
+    for path, _ in find(data, ("canaries", ANY)):
+        if path[1] not in routed:
+            yield path, f"never used: no route has canary: {path[1]}"

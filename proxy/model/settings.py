@@ -176,6 +176,9 @@ class Route(Record):
         default_factory=dict, description="Headers that the request must have, each with exactly this value."
     )
     pool: Name = Field(description="The pool's name.")
+    canary: Name | None = Field(
+        None, description="The canary that has a part of the requests; the pool is its baseline. Absent: none."
+    )
     max_body_bytes: Size = Field(
         "512MiB", alias="max_body", validate_default=True, description="The largest request body; above it, 413."
     )

@@ -63,8 +63,8 @@ def test_a_rollback_says_why_in_numbers():
 # --- what is shown -----------------------------------------------------------------------------------------------
 
 EVENTS = [
-    {"name": "began", "ago_s": 40.2, "text": "began: the warm-up, at 5 %", "numbers": {"weight": 5.0}},
-    {"name": "stepped", "ago_s": 25.0, "text": "stepped: from 5 % to 10 %; after 18 …", "numbers": {"weight": 10.0}},
+    {"name": "began", "ago_s": 40.2, "text": "began: the warm-up, at 5 %", "numbers": {"weight": 0.05}},
+    {"name": "stepped", "ago_s": 25.0, "text": "stepped: from 5 % to 10 %; after 18 …", "numbers": {"weight": 0.1}},
 ]
 ROLLED_BACK = {
     "name": "rolled_back",
@@ -86,7 +86,7 @@ def explained(**changes):
         "state": "progressing",
         "weight": 0.1,
         "step": 0,
-        "steps": [{"weight": 10.0}, {"pause_s": None}, {"weight": 100.0}],
+        "steps": [{"weight": 0.1}, {"pause_s": None}, {"weight": 1.0}],
         "arms": {"baseline": {"started": 488, "error_rate": 0.0}, "canary": {"started": 68, "error_rate": 6 / 67}},
         "analysis": ANALYSIS | numbers | {"proofs": {"ttft": 0.5312}},
         "waits_for": ["15 s < 20 s", "ttft: 0.531 < 20"],

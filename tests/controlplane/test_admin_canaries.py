@@ -193,7 +193,7 @@ async def test_after_the_promotion_the_change_to_make_is_printed(start):
     await command(running, "promote", "trial", "--full", "--reason", "sure")
     running.pass_time(5)
     shown = (await command(running, "show", "trial")).output
-    for line in ("-   - {prefix: /v1, pool: chat}", "+   - {prefix: /v1, pool: next}", "-   trial: …"):
+    for line in ("-   - {prefix: /v1, pool: chat, canary: trial}", "+   - {prefix: /v1, pool: next}", "-   trial: …"):
         assert line in shown, shown
 
 

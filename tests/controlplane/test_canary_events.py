@@ -12,7 +12,7 @@ upstreams: {up: {base_url: "http://127.0.0.1:1"}}
 pools:
   chat: {members: [{upstream: up}]}
   next: {members: [{upstream: up}]}
-routes: [{prefix: /, pool: chat}]
+routes: [{prefix: /, pool: chat, canary: trial}]
 canaries: {trial: {baseline: chat, canary: next, steps: [{set_weight: 10}]}}
 """
 

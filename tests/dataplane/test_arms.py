@@ -17,7 +17,7 @@ upstreams: {{old: {{base_url: '{baseline}'}}, new: {{base_url: '{canary}'}}}}
 pools:
   chat: {{members: [{{upstream: old}}], balance: smooth_rr, slow_start: 0s{pools}}}
   next: {{members: [{{upstream: new}}], balance: smooth_rr, slow_start: 0s, retry: {{attempts: 1}}}}
-routes: [{{prefix: /v1, pool: chat}}]
+routes: [{{prefix: /v1, pool: chat, canary: trial}}]
 canaries: {{trial: {{baseline: chat, canary: next, {spec}}}}}
 {more}
 """
@@ -71,7 +71,7 @@ async def test_a_route_without_a_canary_says_nothing_of_arms(scripted, proxy):
     upstream = await scripted(answering(whole(b"{}")))
     running = await proxy(
         config(upstream.url, upstream.url)
-        .replace("pool: chat}]", "pool: chat}, {prefix: /v2, pool: other}]")
+        .replace("canary: trial}]", "canary: trial}, {prefix: /v2, pool: other}]")
         .replace("  next:", "  other: {members: [{upstream: old}]}\n  next:")
     )
     assert (await ask(running.port, post(target=b"/v2/x"))).field(b"x-serinus-arm") is None

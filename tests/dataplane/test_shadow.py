@@ -34,6 +34,7 @@ async def copies_ended(running: RunningProxy) -> None:
 
 async def test_callers_have_the_baselines_answers_and_the_canary_has_copies(start):
     running, old, new = await start()
+    running.pass_time(60)  # it is looked at, and goes on at 100 %
     request = post(b'{"model":"m","messages":[]}', fields=b"X-Mine: 1\r\n")
     for _ in range(20):
         answer = await ask(running.port, request)

@@ -84,7 +84,7 @@ def _head(explained: Explained) -> Text:
     head.append_text(_state(explained)).append(f" · {_percent(explained)} of requests · ")
     for at, step in enumerate(explained["steps"]):
         here = at == explained["step"] and explained["weight"] > 0
-        name = f"{step['weight']:g}" if "weight" in step else "pause"
+        name = f"{100 * step['weight']:g}" if "weight" in step else "pause"
         head.append(" → " if at else "steps ").append(name, "reverse" if here else "")
     return head
 

@@ -87,6 +87,7 @@ def behaviours(trial: Trial | None = None) -> list[Behaviour]:
 def config(urls: Mapping[str, str], port: int, admin_port: int, state_dir: Path, trial: Trial | None = None) -> str:
     """The demo's configuration, as one would write it. `urls`: the upstreams', by name."""
     members = [f"      - {{upstream: {behaviour.name}, weight: {weight}}}" for behaviour, weight in PROVIDERS]
+    routed = "" if trial is None else ", canary: next"
     if trial is not None:
         members += [f"  {CANARY_POOL}:", "    members:", f"      - {{upstream: {CANARY}}}"]
     return "\n".join(
@@ -103,8 +104,8 @@ def config(urls: Mapping[str, str], port: int, admin_port: int, state_dir: Path,
             "    members:",
             *members,
             "routes:",
-            "  - {prefix: /anthropic, pool: chat}  # is cut off: /anthropic/v1/messages becomes /v1/messages",
-            "  - {prefix: /, pool: chat}",
+            f"  - {{prefix: /anthropic, pool: chat{routed}}}  # cut off: /anthropic/v1/messages becomes /v1/messages",
+            f"  - {{prefix: /, pool: chat{routed}}}",
             "" if trial is None else trial.rule,
         ]
     )

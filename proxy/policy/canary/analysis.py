@@ -4,9 +4,7 @@ from dataclasses import dataclass
 
 from proxy.model import canary_settings as written
 from proxy.policy.canary.bands import Bands, bands_of
-
-LATENCIES = ("ttft", "time_per_chunk")
-RATES = ("errors", "stalls")
+from proxy.policy.canary.terms import LATENCIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What an operator may tell a rollout. Each is legal or raises, and then nothing has changed."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from proxy.model.quantities import shown
@@ -93,6 +94,7 @@ def command(progress: Progress, name: str, now_s: float, **args: Any) -> None:
     if found is None:
         raise ValueError(f"{name!r} is no command: write {', '.join(COMMANDS)}")
     try:
-        found(progress, now_s, **args)
+        signature(found).bind(progress, now_s, **args)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from None
+    found(progress, now_s, **args)

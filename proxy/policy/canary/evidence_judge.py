@@ -17,12 +17,11 @@ from proxy.policy.canary.slo import Promise
 from proxy.policy.canary.spec import CanarySpec
 from proxy.policy.canary.spending import Spending
 from proxy.policy.canary.strata import QUANTILES
-from proxy.policy.canary.terms import LATENCIES, Terms
+from proxy.policy.canary.terms import LATENCIES, RATES, Terms
 from proxy.policy.canary.units import Past, UnitEvidence
 from proxy.policy.canary.verdict import Course, Kind, Look, Verdict
 
 REFINE_S = 60.0  # how often strata that borrow their thresholds are looked at again
-RATES = ("errors", "stalls")
 
 
 class EvidenceJudge:
@@ -48,10 +47,9 @@ class EvidenceJudge:
         self._holding = False
 
     def _new_promises(self) -> list[Promise]:
-        slo = self._spec.slo
-        promised = {} if slo is None else {"ttft": slo.ttft_s and slo.ttft_share, "errors": slo.error_rate}
+        promised = {} if self._spec.slo is None else self._spec.slo.promised()
         slices = self._spec.judgements * self._longest_slices
-        return [Promise(name, rate, slices, self._asks.alpha) for name, rate in promised.items() if rate]
+        return [Promise(name, rate, slices, self._asks.alpha) for name, rate in promised.items()]
 
     @property
     def _longest_slices(self) -> int:

@@ -47,9 +47,8 @@ class Progress:
         self.bake = self._new_bake()
 
     def _new_bake(self) -> Bake:
-        slo = self.spec.slo
-        promised = {} if slo is None else {"ttft": slo.ttft_s and slo.ttft_share, "errors": slo.error_rate}
-        return Bake({name: rate for name, rate in promised.items() if rate}, ceil(self.spec.bake_s / SLICE_S))
+        promised = {} if self.spec.slo is None else self.spec.slo.promised()
+        return Bake(promised, ceil(self.spec.bake_s / SLICE_S))
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -194,7 +193,7 @@ class Progress:
             self.pause_until_s = None if step.pause_s is None else now_s + step.pause_s
             self.reason = "until resumed" if step.pause_s is None else f"for {step.pause_s:.0f} s"
             self.tell("paused", now_s, f"{self.reason}; {why}", numbers)
-        elif step.weight >= 1:
+        elif step.weight >= 1 and self.spec.ends_at_100:
             self.position = i
             self.promote(now_s, why, numbers)
         else:

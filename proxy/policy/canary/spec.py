@@ -40,6 +40,11 @@ class Slo:
     ttft_share: float = 0.05
     error_rate: float | None = None
 
+    def promised(self) -> dict[str, float]:
+        """The share of bad requests that each of its numbers allows."""
+        found = {} if self.ttft_s is None else {"ttft": self.ttft_share}
+        return found if self.error_rate is None else found | {"errors": self.error_rate}
+
 
 @dataclass(frozen=True, slots=True)
 class CanarySpec:
@@ -55,6 +60,7 @@ class CanarySpec:
     analysis: Analysis = field(default_factory=Analysis)
     slo: Slo | None = None
     bake_s: float = 0.0
+    fixed: bool = False  # a weight without steps
     hash: str = ""  # of the settings: a changed spec is another rollout
 
     @classmethod
@@ -80,6 +86,7 @@ class CanarySpec:
             warmup=_warmup(settings.warmup),
             analysis=analysis,
             slo=_slo(settings.slo),
+            fixed=settings.weight is not None,
             bake_s=0.0 if settings.bake is None else settings.bake.duration_s,
             hash=sha256(settings.model_dump_json(exclude={"webhooks"}).encode()).hexdigest()[:16],
         )
@@ -87,6 +94,11 @@ class CanarySpec:
     @property
     def sticky(self) -> bool:
         return self.unit != "request"
+
+    @property
+    def ends_at_100(self) -> bool:
+        """Then there is nothing to compare any more; but a shadow may copy every request for as long as one likes."""
+        return not (self.fixed and self.mode == "shadow")
 
     @property
     def judgements(self) -> int:

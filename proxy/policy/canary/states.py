@@ -50,7 +50,6 @@ TABLE: dict[tuple[State, Event], State] = {
     (State.PENDING, Event.BEGUN): State.WARMING,
     (State.PENDING, Event.STEPPED): State.PROGRESSING,
     (State.PENDING, Event.COMPLETED): State.PROMOTING,
-    (State.PENDING, Event.PAUSED): State.PAUSED,
     (State.PENDING, Event.ABORTED): State.ABORTED,
     # the warm-up
     (State.WARMING, Event.STEPPED): State.PROGRESSING,

@@ -18,6 +18,7 @@ WINDOW_S = 1800.0  # of the baseline's latencies
 BLOCK_S = 300.0  # in steps of which it moves on
 QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.99)
 ENOUGH = 200  # samples; with fewer the parent's quantiles are borrowed
+ENOUGH_AT_ALL = 50  # of all strata together, for there is nobody left to borrow from
 MOST_MODELS = 64  # callers name models: beyond so many they have one stratum in common
 BYTES_PER_TOKEN = 4
 SIZES = tuple(tokens * BYTES_PER_TOKEN for tokens in (250, 600, 1400, 4000))  # bytes of prompt
@@ -141,8 +142,12 @@ def borrowed(known: Mapping[Key, Mapping[int, int]], key: Key) -> tuple[list[Edg
 
     And whether they are its own, not a parent's.
     """
-    for each in ancestry(key):
+    *strata, everything = ancestry(key)
+    for each in strata:
         histogram = known.get(each)
         if histogram is not None and sum(histogram.values()) >= ENOUGH:
             return edges(histogram, QUANTILES), each is key
+    histogram = known.get(everything)
+    if histogram is not None and sum(histogram.values()) >= ENOUGH_AT_ALL:
+        return edges(histogram, QUANTILES), False
     return None, False

@@ -16,6 +16,7 @@ FAMILIES: dict[str, dict[str, float]] = {
     "errors": {"errors": 0.5, "late_errors": 0.25, "stalls": 0.25},
 }
 LATENCIES = ("ttft", "time_per_chunk")
+RATES = ("errors", "stalls")
 ALWAYS_ASKED = ("late_errors", "stalls")
 P50, P90 = QUANTILES.index(0.5), QUANTILES.index(0.9)
 

@@ -12,6 +12,7 @@ Source of the form: Waudby-Smith, Ramdas, "Estimating means of bounded random va
 https://arxiv.org/abs/2010.09686
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from math import log1p
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ BOLDER = (0.1, 0.3, 0.9)  # that the canary is no worse: rates are small, and a 
 FULL_SAY = 50  # requests
 PRIOR = 10  # requests that a unit is taken to have made at the nominal rate
 LEAST = 0.05  # of a bound that a tolerance has used up
+READ_AT_ONCE, READ_IN = 20, 60  # so many units a tick, and all that wait in so many ticks
 MOST_PAST = 20_000  # units whose past is remembered
 
 
@@ -139,7 +141,7 @@ class Bets:
 class UnitEvidence:
     """Answers what `evidence.StepEvidence` answers. Its periods are epochs, and all closes at their end."""
 
-    __slots__ = ("_next", "_past", "_seen", "_shares", "_worse", "requests", "terms", "units")
+    __slots__ = ("_next", "_past", "_reading", "_seen", "_shares", "_worse", "requests", "terms", "units", "waiting")
 
     def __init__(self, terms: Terms, past: Past) -> None:
         self.terms = terms
@@ -150,16 +152,31 @@ class UnitEvidence:
         self._seen = dict.fromkeys((measure.name for measure in self._next.measures), 0)  # requests of the baseline
         self.requests = [0, 0, 0, 0]  # of closed epochs: baseline's fine and failed, the canary's
         self.units = [0, 0]
+        self.waiting: deque[tuple[int, str, Counts, Counts]] = deque()  # epoch, unit, and what was counted of it
+        self._reading: int | None = None  # the epoch whose units are being read
 
     def read(self, harvest: Harvest) -> None:
-        epochs: dict[int, list[tuple[str, Counts, Counts]]] = {}
-        for (epoch, unit), (early, late) in harvest.units.items():
-            epochs.setdefault(epoch, []).append((unit, early, late))
-        for epoch in sorted(epochs):
-            for unit, early, late in sorted(epochs[epoch]):
-                self._read_unit(unit, early, late)
-            self._worse.close(epoch)
-            self._next.close(epoch)
+        """A unit takes some 50 µs, and an epoch may have thousands: a tick reads a few of them, the next one goes on.
+
+        What several workers counted of one unit must come in one harvest: in two it would be two witnesses.
+        """
+        waiting = self.waiting
+        waiting.extend((*key, *harvest.units[key]) for key in sorted(harvest.units))
+        for _ in range(min(len(waiting), READ_AT_ONCE + len(waiting) // READ_IN)):
+            epoch, unit, early, late = waiting.popleft()
+            if epoch != self._reading:
+                self._close()
+                self._reading = epoch
+            self._read_unit(unit, early, late)
+        if not waiting:
+            self._close()
+
+    def _close(self) -> None:
+        """All of an epoch's units are read."""
+        if self._reading is not None:
+            self._worse.close(self._reading)
+            self._next.close(self._reading)
+            self._reading = None
 
     def _read_unit(self, unit: str, early: Counts, late: Counts) -> None:
         if any(late[:LATE]) == any(late[LATE:]):
@@ -168,8 +185,8 @@ class UnitEvidence:
         self.units[arm] += 1
         for i in (0, 1):
             self.requests[2 * arm + i] += late[LATE * arm + FINE + i]
-        shares = {measure: _share(measure, early, late, arm, 0) for measure in self._worse.measures}
-        then = {measure: _share(measure, early, late, arm, NEXT_RANKS) for measure in self._next.measures}
+        shares = _shares(self._worse.measures, early, late, arm, 0)
+        then = _shares(self._next.measures, early, late, arm, NEXT_RANKS)
         expected = {measure[:2]: self._past.expected(unit, measure) for measure in self._worse.measures}
         self._worse.bet(shares, expected, arm, self.terms.weight)
         self._next.bet(then, expected, arm, self.terms.weight)
@@ -222,19 +239,31 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _share(measure: Measure, early: Counts, late: Counts, arm: int, shift: int) -> Share:
+def _shares(measures: list[Measure], early: Counts, late: Counts, arm: int, shift: int) -> dict[Measure, Share]:
     """Of one unit in one arm. What of the first bytes is counted early, and what late, is one; so are all failures."""
-    if measure.name in _RATES:
-        at = LATE * arm + _RATES[measure.name]
-        return Share(late[at + 1], late[at] + late[at + 1])
+    latencies: dict[str, list[Share]] = {}
+    found = {}
+    for measure in measures:
+        name = measure.name
+        if name in _RATES:
+            at = LATE * arm + _RATES[name]
+            found[measure] = Share(late[at + 1], late[at] + late[at + 1])
+            continue
+        if name not in latencies:
+            latencies[name] = _latency(name, early, late, arm, shift)
+        found[measure] = latencies[name][(P50, P90).index(measure.rank) if shift else measure.rank]
+    return found
+
+
+def _latency(name: str, early: Counts, late: Counts, arm: int, shift: int) -> list[Share]:
+    """By threshold."""
     thresholds = len(NEXT_QUANTILES) if shift else len(QUANTILES)
-    rank = (P50, P90).index(measure.rank) if shift else measure.rank
-    places = [(late, LATE * arm + (CHUNK if measure.name == "time_per_chunk" else LATE_TTFT))]
-    if measure.name == "ttft":
-        places.append((early, EARLY * arm + EARLY_TTFT))
-    found = [tails(counts, at + shift, thresholds)[rank] for counts, at in places]
-    bad = sum(each[0] for each in found)
-    return Share(bad, bad + sum(each[1] for each in found))
+    at = LATE * arm + shift + (CHUNK if name == "time_per_chunk" else LATE_TTFT)
+    found = tails(late, at, thresholds)
+    if name == "ttft":
+        also = tails(early, EARLY * arm + shift + EARLY_TTFT, thresholds)
+        found = [(bad + b, good + g) for (bad, good), (b, g) in zip(found, also, strict=True)]
+    return [Share(bad, bad + good) for bad, good in found]
 
 
 _RATES = {"late_errors": FINE, "stalls": SMOOTH}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.policy.canary.strata import (
     ENOUGH,
+    ENOUGH_AT_ALL,
     QUANTILES,
     WINDOW_S,
     Histogram,
@@ -84,7 +85,10 @@ def test_few_samples_borrow_the_nearest_parent_that_has_enough():
     found, own = borrowed(known, KEY)
     assert found is not None
     assert (found[0].low < 1.0 < found[0].high, own) == (True, True)
-    assert borrowed({ALL: histogram([4.0] * (ENOUGH - 1))}, KEY) == (None, False)
+    found, own = borrowed({ALL: histogram([4.0] * ENOUGH_AT_ALL)}, KEY)
+    assert found is not None
+    assert (found[0].low < 4.0 < found[0].high, own) == (True, False)
+    assert borrowed({ALL: histogram([4.0] * (ENOUGH_AT_ALL - 1))}, KEY) == (None, False)
 
 
 def test_a_window_forgets_after_30_minutes():

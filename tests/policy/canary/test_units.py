@@ -82,12 +82,41 @@ def epoch(number: int, units: dict[str, tuple[bool, int, int]]) -> Harvest:
     return harvest
 
 
+def read(evidence: UnitEvidence, harvest: Harvest) -> int:
+    """In how many ticks."""
+    evidence.read(harvest)
+    ticks = 1
+    while evidence.waiting:
+        evidence.read(Harvest(1))
+        ticks += 1
+    return ticks
+
+
+def test_a_tick_reads_few_units_and_no_epoch_waits_for_long():
+    evidence = UnitEvidence(terms(), Past())
+    assert read(evidence, epoch(0, {f"unit-{i}": (i % 10 == 0, 50, 0) for i in range(400)})) <= 20
+    assert evidence.units == [360, 40]
+    evidence = UnitEvidence(terms(), Past())
+    assert read(evidence, epoch(0, {f"unit-{i}": (i % 10 == 0, 50, 0) for i in range(20_000)})) < 200
+
+
+def test_an_epoch_is_one_bet_however_many_ticks_it_takes():
+    at_once, slowly = UnitEvidence(terms(), Past()), UnitEvidence(terms(), Past())
+    units = {f"unit-{i}": (i % 10 == 0, 40, 10) for i in range(100)}
+    read(slowly, epoch(0, units))
+    for unit, each in units.items():
+        at_once.waiting.append((0, unit, *epoch(0, {unit: each}).units[0, unit]))
+    read(at_once, Harvest(1))
+    assert at_once.strength == pytest.approx(slowly.strength)
+    assert at_once.strength != 1.0
+
+
 def test_a_canary_whose_units_fail_is_found_out_epoch_by_epoch():
     evidence = UnitEvidence(terms(), Past())
     for number in range(6):
         units = {f"unit-{i}": (i % 10 == number % 10, 50, 0) for i in range(200)}
         units |= {f"unit-{i}": (True, 25, 25) for i in range(200) if i % 10 == number % 10}
-        evidence.read(epoch(number, units))
+        read(evidence, epoch(number, units))
     assert evidence.strength > 500
     assert evidence.units == [1080, 120]
     assert evidence.requests == [54_000, 0, 3000, 3000]
@@ -110,7 +139,7 @@ def test_a_unit_seen_in_both_arms_is_no_witness():
 def test_a_dump_goes_on_where_it_was():
     evidence, past = UnitEvidence(terms(), Past()), Past()
     units = {f"unit-{i}": (i % 10 == 0, 48, 2) for i in range(100)}
-    evidence.read(epoch(3, units))
+    read(evidence, epoch(3, units))
     again = UnitEvidence(terms(), past)
     again.restore(evidence.dump(4), 4)
     assert (again.strength, again.proofs(), again.families()) == (

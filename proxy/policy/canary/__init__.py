@@ -3,8 +3,9 @@
 A request's way through the room, and a verdict's:
 
     arms      which arm a request is drawn to                  spec, analysis           what the operator asks for
-    recorder  what is seen of it, as counts (one a worker)     states, commands         what may happen, and by whom
-    counts    what closed, mergeable                           progress                 what follows from a verdict
+    recorder  what is seen of it, as counts (one a worker)     commands                 what operators may tell it
+    endings   how its end counts                               progress                 what follows from a verdict
+    counts    what closed, mergeable                           states                   what may follow at all
     history   what is slow, frozen from the baseline           events, memory           what is told, shown and kept
     evidence_judge  the verdict; of it:
         kernel    one request's bet        wealth  a bettor's over time     metrics  one measure's

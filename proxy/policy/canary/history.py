@@ -3,12 +3,11 @@
 from collections import deque
 from typing import Any
 
-from proxy.policy.canary.counts import EARLY_S, LATE_S, TALLIED, TALLY, Counts, Harvest
+from proxy.policy.canary.counts import EARLY_S, LATE_S, TALLY, Counts, Harvest
+from proxy.policy.canary.endings import FAILED, FINE, REFUSED, STALLS
 from proxy.policy.canary.plan import Limits
 from proxy.policy.canary.strata import BLOCK_S, ENOUGH, QUANTILES, WINDOW_S, Edges, Key, Window, borrowed, quantiles
 from proxy.policy.canary.terms import P50, P90
-
-_FINE, _REFUSED, _FAILED, _STALLED = (TALLIED.index(name) for name in ("fine", "refused", "failed", "stalled"))
 
 
 class Tolerance:
@@ -47,10 +46,10 @@ class History:
 
     def error_rate(self, canary: bool = False) -> tuple[int, int]:
         """Requests that failed or were refused, and all that ended by themselves."""
-        return self._total(canary, _FAILED, _REFUSED), self._total(canary, _FINE, _REFUSED, _FAILED)
+        return self._total(canary, FAILED, REFUSED), self._total(canary, FINE, REFUSED, FAILED)
 
     def stall_rate(self, canary: bool = False) -> tuple[int, int]:
-        return self._total(canary, _STALLED), self._total(canary, _FINE, _REFUSED, _FAILED)
+        return self._total(canary, STALLS), self._total(canary, FINE, REFUSED, FAILED)
 
     def ttft_quantiles(self, canary: bool) -> list[float] | None:
         """In seconds, by QUANTILES, over all strata."""

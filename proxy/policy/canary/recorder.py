@@ -37,28 +37,19 @@ from proxy.policy.canary.counts import (
     Counts,
     Harvest,
 )
+from proxy.policy.canary.endings import FAILED, FINE, GONE, REFUSED, STALLS, STARTED, ending_of
 from proxy.policy.canary.ledger import Cell, Ledger, Open
 from proxy.policy.canary.plan import Plan, Watch
 from proxy.policy.canary.strata import MOST_MODELS, SHORTEST_S, SIZES, Key, Stratum, bucket
 
 MOST_OPEN = 100_000  # requests under way that are watched
 MOST_UNITS = 20_000  # in an epoch; those beyond are no evidence
-MOST_SAMPLES = 20_000  # of a stratum between two harvests
+MOST_SAMPLES = 20_000  # of a stratum between two givings
+SAMPLES_S, YOUNG_S = 30.0, 120.0  # how often samples are given, and until when with each harvest
 ALL = Key(None, None, None)
 
-_FINE, _REFUSED, _FAILED, _GONE, _STALLED, _STARTED = range(TALLY)
 _CANARY = Arm.CANARY
 _OK = Outcome.OK
-_ENDINGS = dict.fromkeys(Outcome, _FAILED) | {Outcome.OK: _FINE, Outcome.KEY_REFUSED: _REFUSED}
-_ENDINGS |= dict.fromkeys((Outcome.CLIENT_GONE, Outcome.STOPPED, Outcome.HEDGED), _GONE)
-_NO_ANSWER = (408, 429)  # a 4xx that says nothing of the request
-
-
-def _ending(outcome: Outcome, status: int) -> int:
-    ending = _ENDINGS[outcome]
-    if ending != _FINE or status < 400:
-        return ending
-    return _FAILED if status >= 500 or status in _NO_ANSWER else _REFUSED
 
 
 class Recorder:
@@ -81,6 +72,8 @@ class Recorder:
         self._canary_ttft: list[int] = []
         self._means: dict[int, list[float]] = {}
         self._tally: Counts = [0] * (2 * TALLY)
+        self._born_s = now_s
+        self._turn = 0  # of giving samples
         self._under_way = [0, 0]  # of each arm, as of the last harvest
 
     def follow(self, plan: Plan, now_s: float) -> None:
@@ -111,7 +104,7 @@ class Recorder:
             self._begin_slice(now_s)
         canary = 1 if arm is _CANARY else 0
         request = self._open[token] = Open(canary, cell, self._slice, now_s)
-        self._tally[TALLY * canary + _STARTED] += 1
+        self._tally[TALLY * canary + STARTED] += 1
         if self._watch.sticky:
             self._enter_unit(request, unit_id)
 
@@ -131,7 +124,7 @@ class Recorder:
         request = self._open.pop(token, None)
         if request is None:
             return
-        ending = _FINE if outcome is _OK and status < 400 else _ending(outcome, status)
+        ending = FINE if outcome is _OK and status < 400 else ending_of(outcome, status)
         if longest_gap_s > self._watch.max_gap_s or outcome is Outcome.STALLED:
             request.stalled = True
         started_s = request.started_s
@@ -153,8 +146,8 @@ class Recorder:
         at = TALLY * request.arm
         tally[at + ending] += 1
         if request.stalled:
-            tally[at + _STALLED] += 1
-        if ending == _FINE:
+            tally[at + STALLS] += 1
+        if ending == FINE:
             self._sample(request, ttft_s, chunk_s, now_s)
 
     # --- counting ---------------------------------------------------------------------------------------------------
@@ -168,9 +161,9 @@ class Recorder:
             return
         counts = ledger.early
         at = EARLY * request.arm
-        if ending == _FINE:
+        if ending == FINE:
             counts[at] += 1
-        elif ending != _GONE:
+        elif ending != GONE:
             counts[at + 1] += 1
         limits = request.limits
         if limits is not None and not limits.late:
@@ -178,17 +171,17 @@ class Recorder:
 
     def _count_slo(self, request: Open, ending: int, ttft_s: float) -> None:
         """By the slice, whatever the unit; and the guard's, which are the first requests of units."""
-        if ending == _GONE:
+        if ending == GONE:
             return
         counts = request.slice.early
         at = EARLY * request.arm
         limit_s = self._watch.slo_ttft_s
-        slow = limit_s is not None and (ending == _FAILED or ttft_s > limit_s)
+        slow = limit_s is not None and (ending == FAILED or ttft_s > limit_s)
         counts[at + (SLO_SLOW if slow else SLO_FINE)] += 1
-        if ending != _FINE:
+        if ending != FINE:
             counts[at + SLO_FAILED] += 1
         if request.guard:
-            counts[at if ending == _FINE else at + 1] += 1
+            counts[at if ending == FINE else at + 1] += 1
 
     def _count_late(self, request: Open, ending: int, ttft_s: float, chunk_s: float, took_s: float) -> None:
         ledger = request.ledger
@@ -197,8 +190,8 @@ class Recorder:
         arm = request.arm
         counts = ledger.late
         at = LATE * arm
-        if ending != _GONE:
-            counts[at if ending == _FINE else at + 1] += 1
+        if ending != GONE:
+            counts[at if ending == FINE else at + 1] += 1
             counts[at + (STALLED if request.stalled else SMOOTH)] += 1
         elif request.stalled:
             counts[at + STALLED] += 1
@@ -210,9 +203,9 @@ class Recorder:
         if limits.chunk is None:
             return
         at += CHUNK
-        if ending == _FAILED or took_s > limits.longest_s[arm]:
+        if ending == FAILED or took_s > limits.longest_s[arm]:
             chunk_s = inf
-        if ending == _GONE:
+        if ending == GONE:
             if request.first_s < 0.0:
                 return  # it waited for the first byte, which is another latency
             at += LEFT
@@ -254,7 +247,7 @@ class Recorder:
         while self._ended and self._ended[0][0] + SLICE_S + LATE_S <= now_s:
             _, epoch, units = self._ended.popleft()
             found.units.update({(epoch, unit): (each.early, each.late) for unit, each in units.items()})
-        self._give(found)
+        self._give(found, now_s)
         return found
 
     def _settle(self, now_s: float) -> None:
@@ -270,14 +263,28 @@ class Recorder:
                 continue
             ttft_s = (now_s if request.first_s < 0.0 else request.first_s) - request.started_s
             if not request.early_done:
-                self._count_early(request, _FINE, ttft_s)
+                self._count_early(request, FINE, ttft_s)
             if late:
-                self._count_late(request, _FINE, ttft_s, inf, inf)
+                self._count_late(request, FINE, ttft_s, inf, inf)
                 forgotten.append(token)
         for token in forgotten:
             self._under_way[self._open.pop(token).arm] -= 1
 
-    def _give(self, found: Harvest) -> None:
+    def _give(self, found: Harvest, now_s: float) -> None:
+        self._give_samples(found, now_s)
+        found.means, self._means = self._means, {}
+        found.tally, self._tally = self._tally, [0] * (2 * TALLY)
+        for arm in (0, 1):
+            began, *ended = (found.tally[TALLY * arm + each] for each in (STARTED, FINE, REFUSED, FAILED, GONE))
+            self._under_way[arm] += began - sum(ended)
+        found.open = list(self._under_way)
+
+    def _give_samples(self, found: Harvest, now_s: float) -> None:
+        """At first with each harvest, for thresholds wait for them; then now and then, for many at once cost less."""
+        turn = int(now_s // SAMPLES_S)
+        if turn == self._turn and now_s - self._born_s > YOUNG_S:
+            return
+        self._turn = turn
         ttft, chunk = {}, {}
         for key, cell in self._cells.items():
             if cell.ttft:
@@ -287,12 +294,6 @@ class Recorder:
         found.latencies = {"ttft": ttft, "chunk": chunk}
         if self._canary_ttft:
             found.latencies["canary_ttft"], self._canary_ttft = {ALL: self._canary_ttft}, []
-        found.means, self._means = self._means, {}
-        found.tally, self._tally = self._tally, [0] * (2 * TALLY)
-        for arm in (0, 1):
-            began, *ended = (found.tally[TALLY * arm + each] for each in (_STARTED, _FINE, _REFUSED, _FAILED, _GONE))
-            self._under_way[arm] += began - sum(ended)
-        found.open = list(self._under_way)
 
     # --- slices, units, strata --------------------------------------------------------------------------------------
 
@@ -335,9 +336,9 @@ def _rank_ttft(counts: Counts, at: int, request: Open, ending: int, ttft_s: floa
     limits = request.limits
     if limits is None:
         return
-    if ending == _FAILED:
+    if ending == FAILED:
         ttft_s = inf
-    elif ending == _GONE and request.first_s < 0.0:
+    elif ending == GONE and request.first_s < 0.0:
         at += LEFT
     arm = request.arm
     counts[at + bisect_left(limits.ttft[arm], ttft_s)] += 1

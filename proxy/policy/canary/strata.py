@@ -114,9 +114,7 @@ class Window:
             block = self._blocks[-1][1]
             if key not in block:
                 block[key] = Counter()
-            histogram = block[key]
-            for number in buckets:  # there are few at a time, for which Counter.update takes longer
-                histogram[number] = histogram.get(number, 0) + 1
+            block[key].update(buckets)
             self.samples[key] = self.samples.get(key, 0) + len(buckets)
 
     def expire(self, now_s: float) -> None:

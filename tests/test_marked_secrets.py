@@ -41,7 +41,7 @@ upstreams:
 pools:
   chat: {{members: [{{upstream: up}}, {{upstream: other}}], balance: smooth_rr, slow_start: 0s}}
   next: {{members: [{{upstream: other}}]}}
-routes: [{{prefix: /v1, pool: chat}}]
+routes: [{{prefix: /v1, pool: chat, canary: trial}}]
 overlap: {{share: 50%, requests: 3}}
 canaries:
   trial:

@@ -53,7 +53,7 @@ class History:
 
     def ttft_quantiles(self, canary: bool) -> list[float] | None:
         """In seconds, by QUANTILES, over all strata."""
-        histogram = (self.canary if canary else self.ttft).all().get(Key(None, None, None))
+        histogram = (self.canary if canary else self.ttft).whole()
         return quantiles(histogram, QUANTILES) if histogram else None
 
 

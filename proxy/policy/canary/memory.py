@@ -14,6 +14,7 @@ VERSION = 1
 def explain(progress: Progress, now_s: float) -> dict[str, Any]:
     """Both arms' counts and quantiles, the evidence beside its thresholds, what it waits for, and the last events."""
     spec, life = progress.spec, progress.life
+    analysis = progress.judge.explain(now_s)
     shown = {
         "baseline_pool": spec.baseline,
         "canary_pool": spec.canary,
@@ -25,8 +26,8 @@ def explain(progress: Progress, now_s: float) -> dict[str, Any]:
         "steps": [{"pause_s": step.pause_s} if step.weight is None else {"weight": step.weight} for step in spec.steps],
         "arms": _arms(progress),
         "method": spec.analysis.method,
-        "analysis": progress.judge.explain(now_s),
-        "waits_for": _waits_for(progress, now_s),
+        "analysis": analysis,
+        "waits_for": _waits_for(progress, analysis["waits_for"], now_s),
         "events": [
             {"name": event.name, "ago_s": now_s - event.at_s, "text": event.text, "numbers": event.numbers}
             for event in progress.log
@@ -47,7 +48,8 @@ def _arms(progress: Progress) -> dict[str, Any]:
     return counts
 
 
-def _waits_for(progress: Progress, now_s: float) -> list[str]:
+def _waits_for(progress: Progress, found: list[str], now_s: float) -> list[str]:
+    """`found`: what its judge waits for, at a step."""
     state = progress.life.state
     if state in OVER:
         return []
@@ -64,7 +66,6 @@ def _waits_for(progress: Progress, now_s: float) -> list[str]:
         return [f"{progress.spec.bake_s - (now_s - progress.life.since_s):.0f} s of the bake"]
     if state is State.WARMING:
         return progress.warms_until(now_s)
-    found: list[str] = progress.judge.explain(now_s)["waits_for"]
     return [f"the end of {progress.reason}", *found] if state is State.HOLDING else found
 
 

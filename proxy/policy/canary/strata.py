@@ -125,6 +125,14 @@ class Window:
                 if not self.samples[key]:
                     del self.samples[key]
 
+    def whole(self) -> Histogram:
+        """Of all strata."""
+        found: Counter[int] = Counter()
+        for _, block in self._blocks:
+            for histogram in block.values():
+                found.update(histogram)
+        return found
+
     def all(self) -> dict[Key, Histogram]:
         """By stratum and by parent."""
         found: dict[Key, Histogram] = {}

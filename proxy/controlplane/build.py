@@ -270,6 +270,8 @@ def _canaries(rollouts: Mapping[str, Rollout], pools: Mapping[str, Pool], regist
             rollout=rollout,
             pool=pools[rollout.spec.canary],
             live=registry.canary(name),
+            is_shadow=rollout.spec.mode == "shadow",
+            may_be_forced=rollout.spec.force_header,
             draws_requests=rollout.spec.unit == "request",
             header=rollout.spec.unit.partition("header:")[2].lower().encode(),
             max_gap_s=stalls.max_gap_s if (stalls := rollout.spec.metric("stalls")) else math.inf,

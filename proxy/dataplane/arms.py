@@ -16,6 +16,7 @@ _TRUE = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*true")
 _TEXT = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*"([^"\\]{1,%d})"' % MODEL_NAME_MAX)
 _FORCED = {b"canary": Arm.CANARY, b"baseline": Arm.BASELINE}
 _CHUNK = b"data:"
+_BASELINE, _CANARY = Arm.BASELINE, Arm.CANARY  # an Enum's attribute costs 70 ns
 _tokens = count()
 
 
@@ -64,11 +65,11 @@ def pool_for(
     `more` of the body is to follow.
     """
     rollout, asked = canary.rollout, request.head.fields.arm
-    if rollout.spec.mode == "shadow":
-        request.arm = Arm.BASELINE
+    if canary.is_shadow:
+        request.arm = _BASELINE
         _draw_copy(request, canary, body, model, more=more)
         return baseline
-    forced = _FORCED.get(asked) if asked and rollout.spec.force_header else None
+    forced = _FORCED.get(asked) if asked and canary.may_be_forced else None
     if forced is not None:
         request.arm = forced
     else:
@@ -76,7 +77,7 @@ def pool_for(
         request.arm = rollout.draw(unit)
         if not rollout.is_over and not request.head.websocket:
             request.sample = sample_of(request, canary, request.arm, body, model, unit)
-    return canary.pool if request.arm is Arm.CANARY else baseline
+    return canary.pool if request.arm is _CANARY else baseline
 
 
 def _draw_copy(request: Request, canary: Canary, body: bytes, model: ModelField | None, *, more: bool) -> None:
@@ -87,10 +88,10 @@ def _draw_copy(request: Request, canary: Canary, body: bytes, model: ModelField 
     if more or head.websocket or head.hands_out or (head.may_store and b'"store"' in body):
         return  # too large to keep, or it would make something twice
     unit = _unit(request, canary, body)
-    if rollout.draw(unit) is Arm.CANARY:
+    if rollout.draw(unit) is _CANARY:
         request.copied_unit, request.copied = unit, True
     else:
-        request.sample = sample_of(request, canary, Arm.BASELINE, body, model, unit)
+        request.sample = sample_of(request, canary, _BASELINE, body, model, unit)
 
 
 def sample_of(

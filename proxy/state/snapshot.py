@@ -193,6 +193,8 @@ class Canary:
     live: CanaryLive
     header: bytes  # the field, in lower case, that says what is drawn together; empty: another thing does
     draws_requests: bool  # each by itself
+    is_shadow: bool  # it gets copies of them
+    may_be_forced: bool  # may callers choose their arm?
     max_gap_s: float  # a longer silence amid an answer is a stall
 
 

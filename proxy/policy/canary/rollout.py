@@ -44,7 +44,7 @@ class Rollout:
         self._progress = Progress(spec, now_s)
         self._progress.judge.new_epoch(0, self._salt, now_s)
         self._recorder = Recorder(watch_of(spec), self._progress.judge.plan, now_s)
-        self._ticked_s = now_s
+        self._ticked_s = self._shown_s = now_s
         self._weight = 0.0
         self.is_over = False  # nothing is to be learnt any more
         if spec.analysis.method != "evidence":
@@ -101,7 +101,7 @@ class Rollout:
         """What closed since the last tick is read, with what `others` (workers) harvested. Once for each `now_s`."""
         if now_s <= self._ticked_s and self.state is not State.PENDING:
             return []
-        self._ticked_s = now_s
+        self._ticked_s = self._shown_s = now_s
         harvest = self._recorder.harvest(now_s)
         for other in others:
             harvest.merge(other)
@@ -117,6 +117,7 @@ class Rollout:
         then.
         """
         command(self._progress, name, now_s, **args)
+        self._shown_s = max(self._shown_s, now_s)
         self._follow(now_s)
         return self._progress.told()
 
@@ -138,8 +139,8 @@ class Rollout:
     # --- showing and keeping ----------------------------------------------------------------------------------------
 
     def explain(self) -> dict[str, Any]:
-        """All that one screen needs, as of the last tick."""
-        return {"id": self.id, "epoch": self._epoch} | memory.explain(self._progress, self._ticked_s)
+        """All that one screen needs, as of the last tick or command."""
+        return {"id": self.id, "epoch": self._epoch} | memory.explain(self._progress, self._shown_s)
 
     def dump(self, now_s: float) -> dict[str, Any]:
         """What must survive a restart, as JSON has it: ages, no instants, for clocks begin anew. No open request."""

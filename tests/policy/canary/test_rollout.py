@@ -196,3 +196,11 @@ def test_a_promoted_canary_that_breaks_the_slo_is_an_alarm_and_no_rollback():
     assert world.run(1200) is State.BAKING
     assert world.told() == ["began", "slo_alarm"]
     assert world.run(1200) is State.SUCCEEDED
+
+
+def test_what_is_shown_after_a_command_is_never_of_the_future():
+    world = World(spec())
+    world.run(60)
+    world.rollout.command("pause", world.now_s + 4.0)
+    shown = world.rollout.explain()
+    assert (shown["state"], shown["since_s"], shown["events"][-1]["ago_s"]) == ("paused", 0.0, 0.0)

@@ -115,6 +115,30 @@ async def test_what_is_drawn_together_stays_together(start, unit):
     assert 5 < len([1 for counts in arms.values() if counts[b"canary"]]) < 35
 
 
+@pytest.mark.parametrize(
+    ("baseline", "canary"), [("key: main", "key: next"), ("model: old", "model: new")], ids=["keys", "models"]
+)
+async def test_two_keys_or_two_models_of_one_upstream_are_arms_of_two_pools(scripted, proxy, baseline, canary):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(f"""
+upstreams:
+  up: {{base_url: '{upstream.url}', keys: [{{name: main, value: key-main}}, {{name: next, value: key-next}}]}}
+pools:
+  a: {{members: [{{upstream: up, {baseline}}}]}}
+  b: {{members: [{{upstream: up, {canary}}}]}}
+routes: [{{prefix: /v1, pool: a, canary: trial}}]
+canaries: {{trial: {{baseline: a, canary: b, weight: 50}}}}
+""")
+    arms = await asked(running, 60, post(fields=b"Content-Type: application/json\r\n"))
+    if "key" in baseline:
+        seen_upstream = Counter(one.field(b"authorization") for one in upstream.requests)
+        assert seen_upstream == {b"Bearer key-main": arms[b"baseline"], b"Bearer key-next": arms[b"canary"]}
+    else:
+        seen_upstream = Counter(one.body for one in upstream.requests)
+        assert seen_upstream == {b'{"model":"old"}': arms[b"baseline"], b'{"model":"new"}': arms[b"canary"]}
+    assert min(arms.values()) > 10
+
+
 # --- what is evidence ------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,6 @@ _COMMANDS = {
 }
 COMMANDS = tuple(_COMMANDS)
 _SHARES = ("weight", "weight_before")
-_PROMOTED = (State.PROMOTING, State.BAKING, State.SUCCEEDED)
 
 
 class CanaryStatus(msgspec.Struct, frozen=True):
@@ -71,7 +70,7 @@ def possible(rollout: Rollout) -> list[str]:
 
 def change_to_make(rollout: Rollout, name: str, settings: Settings) -> list[str]:
     """Where all goes to the canary, what the configuration should say from now on: lines with - and +."""
-    if rollout.state not in _PROMOTED:
+    if rollout.state is not State.SUCCEEDED:
         return []
     before, after = rollout.spec.baseline, rollout.spec.canary
     routes = [route for route in settings.routes if route.canary == name]

@@ -536,6 +536,7 @@ async def test_access_log_says_who_asked_what_and_how_it_ended(scripted, proxy):
         "reason": None,
         "tried": None,
         "pool": "chat",
+        "arm": None,
         "upstream": "up0",
         "key": "main",
     }

@@ -84,6 +84,13 @@ def send_copy(
     tools: Tools, request: Request, route: Route, canary: Canary, body: bytes, model: ModelField | None
 ) -> None:
     """Send a copy of the request to the canary. Does not fail: its caller has an answer to wait for."""
+    try:
+        _send(tools, request, route, canary, body, model)
+    except Exception as error:
+        tools.log.exception("copy_failed", exc_info=error)
+
+
+def _send(tools: Tools, request: Request, route: Route, canary: Canary, body: bytes, model: ModelField | None) -> None:
     now_s = tools.clock()
     copy = Request(request.head, request.content_length, request.request_id, request.traceparent, now_s, request.peer)
     copy.route, copy.ready_s, copy.tokens, copy.arm = route, now_s, request.tokens, Arm.CANARY
@@ -99,6 +106,6 @@ def send_copy(
     exchange._live = canary.live  # noqa: SLF001
     try:
         exchange.start(way, more=False)
-    except Exception as error:
-        tools.log.exception("copy_failed", exc_info=error)
+    except Exception:
         exchange.abort("the proxy failed; its log says why")
+        raise

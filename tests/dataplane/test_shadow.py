@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from proxy.dataplane import shadow
 from tests.dataplane.test_arms import config, seen
 from tests.support.raw import RawCaller, ask, post
 from tests.support.running import RunningProxy
@@ -148,3 +149,15 @@ async def test_a_caller_that_leaves_does_not_end_its_copy(start):
     hold.set()
     await copies_ended(running)
     assert seen(running)["canary"]["fine"] == 1
+
+
+async def test_a_bug_of_ours_in_copying_touches_nobody(start, monkeypatch):
+    running, _, new = await start()
+
+    def broken(*_args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(shadow, "sample_of", broken)
+    for _ in range(2):
+        assert (await ask(running.port, post())).payload == b"old"
+    assert (len(new.requests), len(running.events.named("copy_failed"))) == (0, 2)

@@ -95,7 +95,11 @@ class Limit:
         if reset_s <= 0:
             return self.per_minute, self.per_minute, b"0s"
         left = int((_MINUTE_S - reset_s + _ROUNDING_S) / self._each_s)
-        return self.per_minute, min(self.per_minute, max(0, left)), duration(reset_s)
+        if left < 0:
+            left = 0
+        elif left > self.per_minute:
+            left = self.per_minute
+        return self.per_minute, left, duration(reset_s)
 
     def remaining(self, now_s: float) -> int:
         """How many may be taken now; 0 in debt."""
@@ -177,12 +181,12 @@ class Limits:
 
     def headers(self, now_s: float) -> bytes:
         """What is left, as OpenAI's answers say it: fields of a head, each with CRLF before it; none without a rate."""
-        fields = b""
-        if self.requests is not None:
-            fields = _FIELDS[b"requests"] % self.requests.told(now_s)
-        if self.tokens is not None:
-            fields += _FIELDS[b"tokens"] % self.tokens.told(now_s)
-        return fields
+        requests, tokens = self.requests, self.tokens
+        if requests is not None and tokens is not None:
+            return _BOTH % (*requests.told(now_s), *tokens.told(now_s))
+        if requests is not None:
+            return _OF_REQUESTS % requests.told(now_s)
+        return b"" if tokens is None else _OF_TOKENS % tokens.told(now_s)
 
     def reconfigured(
         self, requests_per_minute: int | None, tokens_per_minute: int | None, concurrent: int | None, now_s: float
@@ -209,10 +213,11 @@ def _reconfigured(limit: Limit | None, per_minute: int | None, now_s: float) -> 
     return limit
 
 
-_FIELDS = {
-    name: b"\r\nx-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b" % ((name,) * 3)
+_OF_REQUESTS, _OF_TOKENS = (
+    b"\r\nx-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b" % ((name,) * 3)
     for name in (b"requests", b"tokens")
-}
+)
+_BOTH = _OF_REQUESTS + _OF_TOKENS
 
 
 def duration(seconds: float) -> bytes:

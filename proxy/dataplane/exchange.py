@@ -19,7 +19,7 @@ from proxy.model.errors import BadAnswer, ProxyError, UpstreamCredentialsExhaust
 from proxy.model.outcome import Outcome, outcome_of
 from proxy.policy import quota
 from proxy.policy.retry import RESET, TIMEOUT
-from proxy.policy.usage import Meter, is_json
+from proxy.policy.usage import Meter
 from proxy.state.live import KeyLive
 from proxy.state.snapshot import Way
 
@@ -93,9 +93,7 @@ class Exchange(Sending):
         self.deadline_s = min(now_s + idle_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
         if request.metered and 200 <= head.status < 300:
-            self._meter = Meter(
-                piece, event_stream=head.event_stream, text=is_json(head.seen.get(b"content-type", b""))
-            )
+            self._meter = Meter(piece, head.event_stream, head.seen.get(b"content-type", b""))
         before_s = request.sent_s - request.ready_s - request.connecting_s
         request.overhead_s = before_s + self._tools.clock() - now_s
         if caller.writing_paused:

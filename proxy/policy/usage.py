@@ -17,7 +17,6 @@ its cache and not what is read from it (https://docs.anthropic.com/en/api/rate-l
 
 import json
 import re
-from collections import deque
 
 from proxy.policy.limits import estimated_tokens
 
@@ -57,16 +56,14 @@ def is_json(content_type: bytes) -> bool:
 class Meter:
     """Keeps the two ends of an answer as its pieces pass, at most HEAD_BYTES + TAIL_BYTES and the last piece."""
 
-    __slots__ = ("_bytes", "_event_stream", "_events", "_head", "_tail", "_tail_bytes", "_text")
+    __slots__ = ("_bytes", "_event_stream", "_events", "_head", "_kind", "_tail", "_tail_bytes")
 
-    def __init__(self, piece: bytes, *, event_stream: bool, text: bool) -> None:
-        """`piece`: its beginning; `text`: is it one, whose length tells of tokens where nothing else does?"""
-        self._head = b""
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = self._bytes = self._events = 0
-        self._event_stream, self._text = event_stream, text
-        if piece:
-            self.add(piece)
+    def __init__(self, piece: bytes, event_stream: bool, kind: bytes) -> None:
+        """`piece`: its beginning; `kind`: its Content-Type, for the length of a text tells of tokens."""
+        self._event_stream, self._kind = event_stream, kind
+        self._events = piece.count(_EVENT) if event_stream else 0
+        self._bytes = self._tail_bytes = len(piece)
+        self._head, self._tail = piece[:HEAD_BYTES], [piece]
 
     def add(self, piece: bytes) -> None:
         if self._bytes < HEAD_BYTES:
@@ -79,22 +76,21 @@ class Meter:
         tail.append(piece)
         self._tail_bytes += size
         while self._tail_bytes - len(tail[0]) >= TAIL_BYTES:
-            self._tail_bytes -= len(tail.popleft())
+            self._tail_bytes -= len(tail.pop(0))
 
     def used(self, prompt: int) -> int:
         """What was used, by the answer's own word; where it has none, of a prompt with so many tokens.
 
         Vendors send about an event for each token of a stream, and text has about a token for four bytes.
         """
-        tail = self._tail
-        told = _plain_sum(tail[-1]) if tail else None
+        told = _plain_sum(self._tail[-1])
         if told is None:
-            told = used_tokens(self._head, b"".join(tail))
+            told = used_tokens(self._head, b"".join(self._tail))
         if told is not None:
             return told
         if self._event_stream:
             return prompt + self._events
-        return prompt + (estimated_tokens(self._bytes) if self._text else 0)
+        return prompt + (estimated_tokens(self._bytes) if is_json(self._kind) else 0)
 
 
 def used_tokens(head: bytes, tail: bytes) -> int | None:

@@ -6,7 +6,8 @@ from proxy.policy.canary import Arm
 from proxy.policy.fields import KEY_SUBPROTOCOL
 from proxy.state.snapshot import Route, Upstream, Way
 
-_ARM_FIELDS = {arm: b"\r\nx-serinus-arm: " + arm.value.encode() for arm in Arm}
+# By the arm that a request was drawn to, with CRLF before it.
+ARM_FIELDS: dict[Arm | None, bytes] = {arm: b"\r\nx-serinus-arm: " + arm.value.encode() for arm in Arm} | {None: b""}
 
 
 def upstream_target(route: Route, upstream: Upstream, target: bytes) -> bytes:
@@ -89,7 +90,7 @@ def answer_head(request: Request, head: AnswerHead, upstream: Upstream, *, keep_
     id_name = b"x-serinus-request-id" if b"x-request-id" in seen else b"x-request-id"
     parts += (b"\r\n", id_name, b": ", request.request_id, upstream.name_line)
     if request.arm is not None:
-        parts.append(_ARM_FIELDS[request.arm])
+        parts.append(ARM_FIELDS[request.arm])
     if request.tries > 1:
         parts.append(b"\r\nx-serinus-attempts: %d" % request.tries)
     if head.status == 101:

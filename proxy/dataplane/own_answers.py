@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from proxy.dataplane.heads import ARM_FIELDS
 from proxy.dataplane.request import Request
 from proxy.model.errors import ProxyError
 from proxy.policy.fields import Pair
@@ -70,14 +71,10 @@ def render_for(request: Request, error: ProxyError, *, close: bool) -> bytes:
         request_id=request.request_id,
         upstream="" if request.way is None else request.way.upstream.name,
         tries=request.tries,
-        fields=request.head.cors + request.limit_fields + _arm(request),
+        fields=request.head.cors + request.limit_fields + ARM_FIELDS[request.arm],
         close=close,
         head_only=request.head.method == b"HEAD",
     )
-
-
-def _arm(request: Request) -> bytes:
-    return b"" if request.arm is None else b"\r\nx-serinus-arm: " + request.arm.value.encode()
 
 
 def own_answer(request: Request, status: bytes, fields: bytes, body: bytes | None, *, close: bool) -> bytes:

@@ -127,7 +127,6 @@ class Clients:
             name=name,
             models=None if models is None else compiled(models),
             live=live,
-            bounded=limits != ClientLimits(),
             limited=live.limits.requests is not None or live.limits.tokens is not None,
             metered=live.limits.tokens is not None,
         )
@@ -191,8 +190,10 @@ class Clients:
 
     def _end_of(self, key: ClientKeyStatus) -> float | None:
         """When it ends, or its client does."""
-        by_hash = self._ends.get(key.key_hash), self._ends.get(key.plain_hash or key.key_hash)
-        return min((end for end in (key.ends_s, *by_hash) if end is not None), default=None)
+        told_s = self._ends.get(key.key_hash)
+        if key.plain_hash is not None and told_s != REVOKED_S:
+            told_s = self._ends.get(key.plain_hash, told_s)  # which each change sets, whatever the pepper was
+        return min((end for end in (key.ends_s, told_s) if end is not None), default=None)
 
     # --- what is done to them ------------------------------------------------------------------------------------
 

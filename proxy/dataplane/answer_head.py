@@ -22,6 +22,7 @@ _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"up
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 # What is looked at, and passes.
 _END_TO_END = _FRAMING | {b"content-type", b"x-accel-buffering", b"cache-control", b"x-request-id"}
+_KEPT_ALIVE = _END_TO_END | {b"connection"}
 _NEVER_NOMINATED = _FRAMING | {b"content-type", b"set-cookie", b"upgrade", b"", b"close", b"keep-alive"}
 _MAX_LENGTH_DIGITS = 18  # what fits into 63 bits whatever the digits: callers read a length into those
 
@@ -57,14 +58,11 @@ def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> An
     """
     if fields.count(b"\r\n") > MAX_FIELDS:
         raise BadAnswer(f"more than {MAX_FIELDS} fields")
-    seen: dict[bytes, bytes] = {}
     lowered = fields.lower()
-    for name, value in _FIELD.findall(lowered):
-        if name in seen:
-            if name == b"transfer-encoding":
-                raise BadAnswer("more than one Transfer-Encoding")
-            value = seen[name] + b"," + value
-        seen[name] = value
+    found = _FIELD.findall(lowered)
+    seen: dict[bytes, bytes] = dict(found)
+    if len(seen) < len(found):
+        seen = _joined(found)
     coding, length = seen.get(b"transfer-encoding"), seen.get(b"content-length")
     if coding is not None:
         if not http11:
@@ -74,7 +72,9 @@ def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> An
     if length is not None and len(length.rstrip()) > _MAX_LENGTH_DIGITS:
         raise BadAnswer("a Content-Length beyond all measure")
     keep_alive = http11
-    if not seen.keys() <= _END_TO_END or status in (101, 204):
+    if seen.get(b"connection") == b"keep-alive" and status not in (101, 204) and _KEPT_ALIVE.issuperset(seen):
+        fields, keep_alive = _without_connection(fields, lowered), True  # as most servers say it
+    elif status in (101, 204) or not _END_TO_END.issuperset(seen):
         fields = _without_hop_by_hop(fields, lowered, unframed=status in (101, 204))
         if b"connection" in seen:
             options = {option.strip() for option in seen[b"connection"].split(b",")}
@@ -91,6 +91,23 @@ def parse_head(status: int, reason: bytes, fields: bytes, *, http11: bool) -> An
         kind is not None and kind.startswith(b"text/event-stream"),
         seen,
     )
+
+
+def _joined(found: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Fields of which some are there more than once, as one list each (RFC 9110 5.3)."""
+    seen: dict[bytes, bytes] = {}
+    for name, value in found:
+        if name in seen and name == b"transfer-encoding":
+            raise BadAnswer("more than one Transfer-Encoding")
+        seen[name] = seen[name] + b"," + value if name in seen else value
+    return seen
+
+
+def _without_connection(fields: bytes, lowered: bytes) -> bytes:
+    """Without the one field of that name."""
+    start = lowered.index(b"\r\nconnection:")
+    end = lowered.find(b"\r\n", start + 2)
+    return fields[:start] if end < 0 else fields[:start] + fields[end:]
 
 
 def _without_hop_by_hop(fields: bytes, lowered: bytes, *, unframed: bool) -> bytes:

@@ -14,20 +14,27 @@ _SAID = {
 }
 
 
-def check(request: Request, body: bytes, now_s: float, *, more: bool) -> None:
-    """May it begin? `body`: as much of it as is there, if `more` is to follow. Raises ClientLimited."""
+def begin(request: Request, body: bytes, now_s: float, *, more: bool) -> None:
+    """The request is under way, until `end` or `undo`. `body`: as much of it as is there, if `more` is to follow.
+
+    Raises ClientLimited, and nothing is used.
+    """
     head = request.head
     client = head.client
     if head.counts_tokens:
         request.tokens = estimated_tokens(request.content_length if more and request.content_length else len(body))
-    if client is None or not client.bounded:
+    if client is None:
         return
-    refused = client.live.limits.refusal(request.tokens, now_s)
+    limits = client.live.limits
+    refused = limits.begin(request.tokens, now_s)
+    if client.limited:
+        request.limit_fields = limits.headers(now_s)
     if refused is not None:
         client.live.limited[refused.limit] += 1
-        if client.limited:
-            request.limit_fields = client.live.limits.headers(now_s)
         raise ClientLimited(_said(client, refused), retry_after_s=math.ceil(refused.retry_after_s))
+    request.limits = limits
+    if client.metered:
+        request.metered = request.looked_into = True
 
 
 def _said(client: Client, refused: Refused) -> str:
@@ -35,23 +42,16 @@ def _said(client: Client, refused: Refused) -> str:
     return _SAID[refused.limit].format(client.name, refused.most, f"{wait_s:g} s")
 
 
-def begin(request: Request, now_s: float) -> None:
-    """The request is under way, until `end`."""
-    client = request.head.client
-    if client is None:
-        return
-    limits = request.limits = client.live.limits
-    limits.began(request.tokens, now_s)
-    if client.limited:
-        request.limit_fields = limits.headers(now_s)
-    if client.metered:
-        request.metered = request.looked_into = True
+def undo(request: Request, now_s: float) -> None:
+    """It came to nothing before anybody was asked."""
+    limits, request.limits = request.limits, None
+    if limits is not None:
+        limits.undo(request.tokens, now_s)
+        request.limit_fields = b""
 
 
 def end(request: Request, tokens: int | None, now_s: float) -> None:
     """It is over. `tokens`: what it used, as far as that is known."""
-    limits = request.limits
+    limits, request.limits = request.limits, None
     if limits is not None:
-        limits.ended()
-        if tokens is not None:
-            limits.corrected(request.tokens, tokens, now_s)
+        limits.ended(request.tokens, tokens, now_s)

@@ -140,21 +140,24 @@ class Handler:
         head = request.head
         if head.client is not None and not self.in_force(head):
             identify(self._snapshots.current, head.fields)  # its key may have ended while the body came
-        client_limits.check(request, body, now_s, more=more)
-        model = model_asked(request, body, more=more) if head.goes_by_model else None
+        client_limits.begin(request, body, now_s, more=more)
+        try:
+            return self._send(request, caller, body, more=more)
+        except ProxyError as error:
+            client_limits.undo(request, now_s)
+            if isinstance(error, UpstreamCredentialsExhausted) and not self.in_force(head):
+                self._read_anew(request)  # its keys have been replaced while its body came
+                return self.dispatch(request, caller, body, more=more)
+            raise
+
+    def _send(self, request: Request, caller: Caller, body: bytes, *, more: bool) -> Exchange:
+        model = model_asked(request, body, more=more) if request.head.goes_by_model else None
         route, only_way = choose(request, self._tools.makers, body, model)
         request.route = route
         if len(body) > route.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than the {route.max_body_bytes} bytes that this route allows.")
-        try:
-            way, plan = self._way(request, route, only_way, body, model, more=more)
-        except UpstreamCredentialsExhausted:
-            if self.in_force(head):
-                raise
-            self._read_anew(request)  # its keys have been replaced while its body came
-            return self.dispatch(request, caller, body, more=more)
+        way, plan = self._way(request, route, only_way, body, model, more=more)
         kind = _kind(request, way, body)
-        client_limits.begin(request, now_s)
         exchange = kind(self._tools, caller, request, route, body, model, plan)
         try:
             exchange.start(way, more=more)

@@ -15,8 +15,8 @@ https://docs.anthropic.com/en/api/rate-limits.
 What a request uses is known at its end. An estimate is taken when it begins and corrected then, which may leave a debt.
 """
 
-import math
 from dataclasses import dataclass
+from math import ceil, inf
 from typing import Literal
 
 Name = Literal["requests", "tokens", "concurrent"]
@@ -62,7 +62,7 @@ class Limit:
         _check(per_minute=per_minute)
         self.per_minute = per_minute
         self._each_s = _MINUTE_S / per_minute  # in which one flows in
-        self._full_at_s = -math.inf
+        self._full_at_s = -inf
 
     def wait_s(self, cost: int, now_s: float) -> float:
         """In how many seconds `cost` may be taken if nobody else comes; 0.0: now.
@@ -73,6 +73,17 @@ class Limit:
         needed_s = cost * self._each_s
         wait_s = missing_s + needed_s - _MINUTE_S if needed_s < _MINUTE_S else missing_s
         return wait_s if wait_s > _ROUNDING_S else 0.0
+
+    def spend(self, cost: int, now_s: float) -> bool:
+        """Take so many if they are there, that is, if there is nothing to wait for. Were they?"""
+        full_at_s, needed_s = self._full_at_s, cost * self._each_s
+        if full_at_s < now_s:
+            full_at_s = now_s
+        missing_s = full_at_s - now_s
+        if missing_s + needed_s > _MINUTE_S + _ROUNDING_S and missing_s > _ROUNDING_S:
+            return False
+        self._full_at_s = full_at_s + needed_s
+        return True
 
     def take(self, cost: int, now_s: float) -> None:
         """Use so many, whether they are there or not: what is missing is a debt that the next ones wait for."""
@@ -156,34 +167,55 @@ class Limits:
             limit, most, longest_s = "tokens", self.tokens.per_minute, wait_s
         return None if limit is None else Refused(limit, most, longest_s)
 
+    def begin(self, tokens: int, now_s: float) -> Refused | None:
+        """A request of so many tokens is under way, until `ended`; or why it may not begin now, and nothing is used."""
+        concurrent, requests, rate = self.concurrent, self.requests, self.tokens
+        if concurrent is not None and self.under_way >= concurrent:
+            return self.refusal(tokens, now_s)
+        if requests is not None and not requests.spend(1, now_s):
+            return self.refusal(tokens, now_s)
+        if rate is not None and not rate.spend(tokens, now_s):
+            if requests is not None:
+                requests.give_back(1, now_s)
+            return self.refusal(tokens, now_s)
+        self.under_way += 1
+        return None
+
+    def undo(self, tokens: int, now_s: float) -> None:
+        """It came to nothing: as if it had never begun."""
+        self.ended(tokens, 0, now_s)
+        if self.requests is not None:
+            self.requests.give_back(1, now_s)
+
     def began(self, tokens: int, now_s: float) -> None:
-        """A request is under way, until `ended`. It counts whether `refusal` was asked or not."""
+        """A request is under way, until `ended`, whether it may be or not."""
         self.under_way += 1
         if self.requests is not None:
             self.requests.take(1, now_s)
         if self.tokens is not None:
             self.tokens.take(tokens, now_s)
 
-    def ended(self) -> None:
-        """One is over, to its last byte. Raises NoneUnderWay, and changes nothing, if none was under way."""
+    def ended(self, estimated: int, used: int | None, now_s: float) -> None:
+        """One is over, to its last byte, that began with an estimate and used so many tokens; None: nobody knows.
+
+        Raises NoneUnderWay, and changes nothing, if none was under way.
+        """
         if self.under_way == 0:
             raise NoneUnderWay("a request ended that never began")
         self.under_way -= 1
-
-    def corrected(self, estimated: int, used: int, now_s: float) -> None:
-        """A request that began with an estimate has used so many tokens."""
-        if self.tokens is None:
+        rate = self.tokens
+        if rate is None or used is None:
             return
         if used > estimated:
-            self.tokens.take(used - estimated, now_s)
+            rate.take(used - estimated, now_s)
         else:
-            self.tokens.give_back(estimated - used, now_s)
+            rate.give_back(estimated - used, now_s)
 
     def headers(self, now_s: float) -> bytes:
         """What is left, as OpenAI's answers say it: fields of a head, each with CRLF before it; none without a rate."""
         requests, tokens = self.requests, self.tokens
         if requests is not None and tokens is not None:
-            return _BOTH % (*requests.told(now_s), *tokens.told(now_s))
+            return _BOTH % (requests.told(now_s) + tokens.told(now_s))
         if requests is not None:
             return _OF_REQUESTS % requests.told(now_s)
         return b"" if tokens is None else _OF_TOKENS % tokens.told(now_s)
@@ -222,7 +254,7 @@ _BOTH = _OF_REQUESTS + _OF_TOKENS
 
 def duration(seconds: float) -> bytes:
     """A time as OpenAI, and Go, write it: `0s`, `120ms`, `1s`, `7.5s`, `6m0s`, `1h0m0.25s`; rounded up to whole ms."""
-    milliseconds = math.ceil(seconds * 1000 - _ROUNDING_S * 1000)
+    milliseconds = ceil(seconds * 1000 - _ROUNDING_S * 1000)
     if 0 < milliseconds < 1000:
         return b"%dms" % milliseconds
     minutes, milliseconds = divmod(milliseconds, 60_000)

@@ -33,8 +33,8 @@ _EVENT = b"data:"
 _BACKSLASH = ord("\\")
 _KEY = b'"usage"'
 _OBJECT = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\{)")
-# OpenAI's usage, as nearly all are: its sum before its details.
-_SUM = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*\{[^{}\\]*"total_tokens"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,8})[ \t\r\n]*[,}]')
+# OpenAI's usage, as nearly all are: its sum before its details, and no chunk's size in it.
+_SUM = re.compile(rb'"usage"[ \t]*:[ \t]*\{[^{}\\\r]*"total_tokens"[ \t\n]*:[ \t\n]*([0-9]{1,8})[ \t\n]*[,}]')
 _DECODER = json.JSONDecoder()  # its raw_decode stops where the object ends, and ours do not end the bytes
 _COUNTS = frozenset(
     (
@@ -110,11 +110,11 @@ def used_tokens(head: bytes, tail: bytes) -> int | None:
 
 def _plain_sum(piece: bytes) -> int | None:
     """The sum of the last usage where it is plain to see, at a quarter of the cost; None: look closely."""
-    at = piece.rfind(_KEY, 0, piece.rfind(b'_tokens"', -_NEAR_BYTES) + 1)
+    at = piece.rfind(_KEY, -_NEAR_BYTES)
     if at <= 0 or piece[at - 1] == _BACKSLASH:
         return None
-    found = _SUM.match(piece, at + len(_KEY))
-    return None if found is None or b"\r" in found[0] else int(found[1])
+    found = _SUM.match(piece, at)
+    return None if found is None else int(found[1])
 
 
 def _without_chunk_sizes(piece: bytes) -> bytes:

@@ -58,8 +58,6 @@ class Lease:
             if outcome is _OK:
                 key.answers += 1
         for limits in way.limits:
-            limits.ended()
-            if tokens is not None:
-                limits.corrected(self._tokens, tokens, now_s)
+            limits.ended(self._tokens, tokens, now_s)
         failed = outcome is not _OK and outcome not in FAULTLESS
         way.member.live.load.ended(self._cost, now_s, first_byte_wait_s, failed, output_bytes)

@@ -238,7 +238,6 @@ class Client:
     name: str
     models: re.Pattern[str] | None  # None: all
     live: ClientLive
-    bounded: bool = False  # has it any limits?
     limited: bool = False  # in requests or tokens a minute, of which answers tell what is left
     metered: bool = False  # in tokens
 

@@ -276,6 +276,18 @@ def test_revoked_key_is_dead_under_every_name_and_pepper(again, pepper, later):
     assert desk.who("leaked") is None
 
 
+def test_an_end_that_was_moved_stays_so_whatever_the_pepper():
+    desk = Desk(settings_of("name: web, key: text", pepper="p"))
+    desk.clients.expire("web", digest(b"text", b"p").hex()[:8], NOW_S + 1)
+    desk.reload(settings_of("name: web, key: text"))
+    desk.clients.expire("web", digest(b"text", None).hex()[:8], NOW_S + 60)
+    desk.reload(settings_of("name: web, key: text", pepper="p"))
+    desk.passes(30)
+    assert desk.who("text") == "web"
+    desk.passes(31)
+    assert desk.who("text") is None
+
+
 @pytest.mark.parametrize(
     ("name", "fingerprint", "said"),
     [("nobody", "", "no client is called 'nobody'"), ("web", "12345678", "no key of 'web' .* there are [0-9a-f]{8}$")],
@@ -296,7 +308,7 @@ def test_live_state_of_who_is_gone_is_forgotten_once_nothing_is_under_way(desk):
     other = settings_of("name: other, key: o")
     desk.reload(other)
     assert desk.registry.client("web") is live
-    live.limits.ended()
+    live.limits.ended(1, 1, 0.0)
     desk.reload(other)
     assert list(desk.registry.clients) == ["other"]
 

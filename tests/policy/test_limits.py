@@ -216,12 +216,12 @@ def test_corrections_make_nothing_out_of_nothing(start_s, per_minute, requests):
     for passes_s, estimated, used in requests:
         now_s += passes_s
         if len(open_ones) > 1:
-            limits.corrected(*open_ones.pop(0), now_s)
+            limits.ended(*open_ones.pop(0), now_s)
         limits.began(estimated, now_s)
         open_ones.append((estimated, used))
         used_in_all += used
     for one in open_ones:
-        limits.corrected(*one, now_s)
+        limits.ended(*one, now_s)
     flowed_s = now_s - start_s + limits.tokens.reset_s(now_s)
     assert used_in_all <= per_minute * (flowed_s + 1e-5) / 60 + 1e-6 * used_in_all
 
@@ -234,7 +234,7 @@ def test_without_limits_everything_may_go():
     for _ in range(1000):
         assert limits.refusal(10**9, 0.0) is None
         limits.began(10**9, 0.0)
-    limits.corrected(10**9, 2 * 10**9, 0.0)
+    limits.ended(10**9, 2 * 10**9, 0.0)
     assert limits.refusal(10**9, 0.0) is None
     assert limits.headers(0.0) == b""
 
@@ -250,7 +250,7 @@ def test_each_limit_refuses_by_its_name_and_number():
     limits = Limits(concurrent=1)
     limits.began(1, 0.0)
     assert limits.refusal(1, 0.0) == Refused("concurrent", 1, CONCURRENT_RETRY_S)
-    limits.ended()
+    limits.ended(1, None, 0.0)
     assert limits.refusal(1, 0.0) is None
 
 
@@ -267,19 +267,19 @@ def test_of_several_limits_the_longest_wait_is_told():
 def test_a_request_ends_once():
     limits = Limits(concurrent=1)
     limits.began(0, 0.0)
-    limits.ended()
+    limits.ended(0, 0, 0.0)
     with pytest.raises(NoneUnderWay):
-        limits.ended()
+        limits.ended(0, 0, 0.0)
     assert limits.under_way == 0
 
 
 def test_usage_corrects_the_estimate_both_ways():
     limits = Limits(tokens_per_minute=1000)
     limits.began(100, 0.0)
-    limits.corrected(100, 30, 0.0)
+    limits.ended(100, 30, 0.0)
     assert limits.tokens.remaining(0.0) == 970
     limits.began(100, 0.0)
-    limits.corrected(100, 1200, 0.0)
+    limits.ended(100, 1200, 0.0)
     assert limits.tokens.reset_s(0.0) == pytest.approx(1230 * 0.06)
     assert limits.refusal(1, 0.0).limit == "tokens"
 
@@ -303,7 +303,7 @@ def test_a_reload_keeps_what_was_used_and_who_is_under_way():
     assert limits.requests.remaining(0.0) == 9
     assert limits.tokens.remaining(0.0) == 160
     assert limits.refusal(1, 0.0) == Refused("concurrent", 1, CONCURRENT_RETRY_S)
-    limits.ended()
+    limits.ended(40, None, 0.0)
     assert limits.refusal(1, 0.0) is None
 
 
@@ -313,11 +313,10 @@ def test_a_reload_may_bring_limits_and_take_them_away():
     limits.reconfigured(10, 100, 1, 0.0)
     assert limits.refusal(1, 0.0).limit == "concurrent"
     assert limits.tokens.remaining(0.0) == 100
-    limits.corrected(40, 50, 0.0)
+    limits.ended(40, 50, 0.0)
     assert limits.tokens.remaining(0.0) == 90
     limits.reconfigured(None, None, None, 0.0)
     assert limits.refusal(10**6, 0.0) is None
-    limits.ended()
 
 
 MAYBE = st.none() | st.integers(1, 50)
@@ -328,25 +327,30 @@ MAYBE = st.none() | st.integers(1, 50)
     MAYBE,
     st.none() | st.integers(1, 5000),
     MAYBE,
-    st.lists(st.tuples(st.booleans(), PASSES_S, st.integers(0, 3000)), max_size=80),
+    st.lists(st.tuples(st.sampled_from(("begins", "ends", "fails")), PASSES_S, st.integers(0, 3000)), max_size=80),
 )
 def test_no_order_of_requests_oversteps_a_limit(now_s, requests, tokens, concurrent, events):
     limits, start_s, went, spent, biggest, under_way = Limits(requests, tokens, concurrent), now_s, 0, 0, 0, 0
-    for begins, passes_s, cost in events:
+    for event, passes_s, cost in events:
         now_s += passes_s
-        if not begins and under_way:
-            limits.ended()
+        if event == "ends" and under_way:
+            limits.ended(0, None, now_s)
             under_way -= 1
-        elif begins:
+        elif event != "ends":
             before = (limits.headers(now_s), limits.under_way)
-            refused = limits.refusal(cost, now_s)
+            refusal = limits.refusal(cost, now_s)
+            refused = limits.begin(cost, now_s)
+            assert refused == refusal
             if refused is not None:
                 assert (limits.headers(now_s), limits.under_way) == before
                 assert refused.retry_after_s > 0
                 after = limits.refusal(cost, now_s + refused.retry_after_s)
                 assert after is None or after.limit == "concurrent", "who waited may go"
                 continue
-            limits.began(cost, now_s)
+            if event == "fails":
+                limits.undo(cost, now_s)
+                assert (limits.headers(now_s), limits.under_way) == before
+                continue
             went, spent, biggest, under_way = went + 1, spent + cost, max(biggest, cost), under_way + 1
         assert limits.under_way == under_way
         assert concurrent is None or under_way <= concurrent
@@ -354,7 +358,7 @@ def test_no_order_of_requests_oversteps_a_limit(now_s, requests, tokens, concurr
         assert requests is None or went <= requests * (1 + flowed)
         assert tokens is None or spent <= max(tokens, biggest) + tokens * flowed
     for _ in range(under_way):
-        limits.ended()
+        limits.ended(0, None, now_s)
     assert limits.under_way == 0
 
 

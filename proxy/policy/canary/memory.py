@@ -8,7 +8,7 @@ from proxy.policy.canary.events import CanaryEvent
 from proxy.policy.canary.progress import Progress
 from proxy.policy.canary.states import OVER, State
 
-VERSION = 1
+VERSION = 2
 
 
 def explain(progress: Progress, now_s: float) -> dict[str, Any]:

@@ -20,8 +20,8 @@ NEXT_QUANTILES = (0.5, 0.9)
 
 def bet(wealth: Wealth, bets: Sequence[Cells], number: int, read: tuple[int, int, int, int]) -> None:
     """`read`: canary's bad and good, baseline's bad and good."""
-    if any(read):
-        cb, cg, bb, bg = read
+    cb, cg, bb, bg = read
+    if cb or cg or bb or bg:
         wealth.multiply(number, [cb * a + cg * b + bb * c + bg * d for a, b, c, d in bets])
 
 

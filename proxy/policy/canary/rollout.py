@@ -9,7 +9,6 @@ clock.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from proxy.model.outcome import Outcome
 from proxy.policy.canary import memory
 from proxy.policy.canary.arms import Arm, Dice, new_salt, place
 from proxy.policy.canary.commands import command
@@ -20,7 +19,6 @@ from proxy.policy.canary.progress import Progress
 from proxy.policy.canary.recorder import Recorder
 from proxy.policy.canary.spec import CanarySpec
 from proxy.policy.canary.states import OVER, State
-from proxy.policy.canary.strata import Stratum
 
 _BASELINE, _CANARY = Arm.BASELINE, Arm.CANARY
 
@@ -43,7 +41,8 @@ class Rollout:
         self._epoch_s = now_s
         self._progress = Progress(spec, now_s)
         self._progress.judge.new_epoch(0, self._salt, now_s)
-        self._recorder = Recorder(watch_of(spec), self._progress.judge.plan, now_s)
+        self._recorder = recorder = Recorder(watch_of(spec), self._progress.judge.plan, now_s)
+        self.started, self.first_byte, self.finished = recorder.started, recorder.first_byte, recorder.finished
         self._ticked_s = self._shown_s = now_s
         self._weight = 0.0
         self.is_over = False  # nothing is to be learnt any more
@@ -73,27 +72,9 @@ class Rollout:
             return _CANARY if place(self._salt, unit_id) < self._weight else _BASELINE
         return _CANARY if self._random() < self._weight else _BASELINE
 
-    def started(self, token: int, arm: Arm, stratum: Stratum, now_s: float, unit_id: str | None = None) -> None:
-        self._recorder.started(token, arm, stratum, now_s, unit_id)
-
-    def first_byte(self, token: int, now_s: float) -> None:
-        self._recorder.first_byte(token, now_s)
-
     def stalled(self, token: int, now_s: float) -> None:
         """No byte for `max_gap`, and still open."""
         self._recorder.stalled(token)
-
-    def finished(
-        self,
-        token: int,
-        outcome: Outcome,
-        now_s: float,
-        chunks: int = 0,
-        longest_gap_s: float = 0.0,
-        status: int = 200,
-    ) -> None:
-        """`status`: the upstream's. `Outcome.OK` with a 4xx is an answer that the canary may be alone in giving."""
-        self._recorder.finished(token, outcome, now_s, chunks, longest_gap_s, status)
 
     # --- the clock --------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class Excess:
         """With `most` the evidence is kept near it: it says that there is a cause, and is soon over when that is."""
         beliefs = [min(_HIGHEST, promised * multiple) for multiple in MULTIPLES]
         self._bets = [log_factors(promised, each) for each in beliefs if each > promised]
-        self._most = log(most * len(self._bets)) if most < inf else inf  # of one bet: their mean is the evidence
+        self._most = most * len(self._bets)  # of one bet: their mean is the evidence
         self._slices = slices
         self.restart()
 
@@ -44,7 +44,7 @@ class Excess:
     def read(self, number: int, bad: int, good: int) -> None:
         if bad or good:
             self.wealth.multiply(number, [bad * ifbad + good * ifgood for ifbad, ifgood in self._bets])
-            if max(self.wealth.logs) > self._most:
+            if max(self.wealth.sums) > self._most:
                 self.wealth.cap(self._most)
 
     @property

@@ -6,33 +6,27 @@ slice by slice. The sum is a mixture over the moment when the canary went bad, a
 the null is at most 1 at any moment that one stops, so it ever reaches 1/e with a chance of at most e (Ville's
 inequality). CUSUM, the usual answer to a late change, errs sooner or later however high its bar.
 
-Several bets (odds, designs) share one wealth by equal parts. Sums are kept in logarithms: a bad night is e^1000.
+Several bets (odds, designs) share one wealth by equal parts. What has shrunk below the smallest float is lost, which
+is no more than a bettor may do, and next to what drips in it was nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from math import exp, inf, log, log1p
+from math import exp
 from typing import Any
 
 STAKED_AT_ONCE = 0.5
-_LOG_MOST = 600.0  # e^709 is the largest float; beyond this nobody asks for more
-
-
-def log_sum(a: float, b: float) -> float:
-    """ln(e^a + e^b)."""
-    if a < b:
-        a, b = b, a
-    return a if b == -inf else a + log1p(exp(b - a))
+_LOG_MOST = 600.0  # a bad night is e^1000, and e^709 the largest float; beyond this nobody asks for more
+_MOST = exp(_LOG_MOST)
 
 
 class Wealth:
-    """`logs` are ln S of each bet, the cash is theirs in common. Slices are numbered upwards, gaps allowed."""
+    """`sums` is what each bet has, the cash is theirs in common. Slices are numbered upwards, gaps allowed."""
 
-    __slots__ = ("_drip", "_last", "_sums", "cash", "logs")
+    __slots__ = ("_drip", "_last", "cash", "sums")
 
     def __init__(self, bets: int, slices: int) -> None:
         """`slices` are so many as the longest step has: over them the cash is spent."""
-        self.logs = [-inf] * bets
-        self._sums = [0.0] * bets  # their exponentials
+        self.sums = [0.0] * bets
         self.cash = 1.0
         self._drip = (1.0 - STAKED_AT_ONCE) / max(1, slices)
         self._last: int | None = None  # the slice that was bet on last
@@ -40,17 +34,12 @@ class Wealth:
     def multiply(self, number: int, log_factors: Sequence[float]) -> None:
         """Slice `number` has closed, and each bet's factor in it is known. A slice without requests needs no call."""
         put = self._put(number)
-        logs, sums = self.logs, self._sums
+        sums = self.sums
         for i, log_factor in enumerate(log_factors):
-            staked = sums[i]
-            if staked > put:
-                log_staked = logs[i] + log1p(put / staked) + log_factor
-            else:
-                log_staked = log_sum(logs[i], log(put) if put > 0.0 else -inf) + log_factor
-            if log_staked > _LOG_MOST:
-                log_staked = _LOG_MOST
-            logs[i] = log_staked
-            sums[i] = exp(log_staked)
+            grown = (sums[i] + put) * (exp(log_factor) if log_factor < _LOG_MOST else _MOST)
+            if grown > _MOST:
+                grown = _MOST
+            sums[i] = grown
 
     def _put(self, number: int) -> float:
         """What of the cash joins now. A worker that is late adds to what was bet."""
@@ -70,25 +59,22 @@ class Wealth:
     @property
     def value(self) -> float:
         """The evidence: 1 at the start, and on average never above it while the null holds."""
-        return sum(self._sums) / len(self._sums) + self.cash
+        return sum(self.sums) / len(self.sums) + self.cash
 
-    def cap(self, log_most: float) -> None:
+    def cap(self, most: float) -> None:
         """No bet is to have more than this."""
-        self.logs = [min(log_most, each) for each in self.logs]
-        self._sums = list(map(exp, self.logs))
+        self.sums = [min(most, each) for each in self.sums]
 
     def dump(self, now: int) -> dict[str, Any]:
         """`now` is the number of the present slice: what is kept is how many slices ago the last bet was."""
-        logs = [None if each == -inf else each for each in self.logs]
-        return {"logs": logs, "cash": self.cash, "ago": None if self._last is None else now - self._last}
+        return {"sums": self.sums[:], "cash": self.cash, "ago": None if self._last is None else now - self._last}
 
     def restore(self, dumped: Mapping[str, Any], now: int) -> None:
         """Raises ValueError where another number of bets was dumped."""
-        if len(dumped["logs"]) != len(self.logs):
+        if len(dumped["sums"]) != len(self.sums):
             raise ValueError(
-                f"a wealth of {len(dumped['logs'])} bets is dumped, one of {len(self.logs)} is to be restored"
+                f"a wealth of {len(dumped['sums'])} bets is dumped, one of {len(self.sums)} is to be restored"
             )
-        self.logs = [-inf if each is None else each for each in dumped["logs"]]
-        self._sums = list(map(exp, self.logs))
+        self.sums = list(dumped["sums"])
         self.cash = dumped["cash"]
         self._last = None if dumped["ago"] is None else now - dumped["ago"]

@@ -84,6 +84,7 @@ class Account:
             trace_id=request.traceparent[3:35].decode("ascii"),
             upstream_request_id=_request_id_in(request.answer_fields),
             peer=request.peer,
+            generation=head.snapshot.generation,
             client=head.client and head.client.name,
             method=head.method.decode("ascii"),
             path=head.target.partition(b"?")[0].decode("ascii"),

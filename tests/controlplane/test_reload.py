@@ -152,6 +152,8 @@ async def test_open_stream_ends_whole_on_its_old_upstream(start, scripted):
     assert await served_by(running) == (200, b"new")
     held.may_end.set()
     assert await caller.read_until(b"0\r\n\r\n") == Held.LAST
+    await running.until_logged(2)
+    assert [line["generation"] for line in running.requests_logged] == [2, 1]
     await old.until(lambda: old.open == 0)  # its connection was for the removed upstream: it is not kept
     await caller.send(get())
     assert (await caller.answer()).payload == b"new"

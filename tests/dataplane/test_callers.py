@@ -526,6 +526,7 @@ async def test_access_log_says_who_asked_what_and_how_it_ended(scripted, proxy):
         "trace_id": TRACE_ID.decode(),
         "upstream_request_id": "req_Up",
         "peer": "127.0.0.1",
+        "generation": 1,
         "client": "tester",
         "method": "POST",
         "path": "/v1/chat/completions",

@@ -9,7 +9,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,15 +29,16 @@ from proxy.controlplane.checks import Checks
 from proxy.controlplane.client_store import ClientStore
 from proxy.controlplane.clients import Clients
 from proxy.controlplane.decisions import Decisions
+from proxy.controlplane.follow import Follower
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.reload import Reloader
-from proxy.controlplane.secret_files import SecretFiles
 from proxy.controlplane.state_dir import locked
 from proxy.controlplane.status import Reporter
 from proxy.controlplane.targets import Targets
+from proxy.controlplane.watched_files import WatchedFiles
 from proxy.controlplane.webhooks import Webhooks
 from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
@@ -76,8 +77,9 @@ class Serinus:
         clock: Callable[[], float] = clock,
         access: AccessLog | None = None,
         wall_clock: Callable[[], float] = wall_clock,
+        follow: Collection[Path] = (),
     ) -> None:
-        """`access`: where the access log goes, if not to `log`."""
+        """`access`: where the access log goes, if not to `log`. `follow`: what to put in force when it changes."""
         settings = loaded.settings
         self.settings, self.log = settings, log
         self.registry, self.metrics = Registry(clock), Metrics()
@@ -147,8 +149,8 @@ class Serinus:
         self.canaries.on_event = self._canary_told
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
-        self.secret_files = SecretFiles(loaded.secret_files, self.reloader.read_secrets_anew, log)
-        self.certificate_files = SecretFiles(self.certificates.files, self.certificates.renew, log, LOOK_S)
+        self.follower = Follower(self.reloader, self.recorder, follow, log)
+        self.certificate_files = WatchedFiles(self.certificates.files, self.certificates.renew, log, LOOK_S)
         self.reloader.on_applied = self._applied
         self._tasks = Tasks()
         self.ready = False
@@ -200,7 +202,7 @@ class Serinus:
             address, tls = listener.address, self.certificates.handshakes("listen", index)
             self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
         self._tasks.spawn(self.checks.run())
-        self._tasks.spawn(self.secret_files.run())
+        self._tasks.spawn(self.follower.run())
         self._tasks.spawn(self.certificate_files.run())
         self._tasks.spawn(self.targets.run(self.reloader.rebuild))
         self.ready = True
@@ -211,7 +213,7 @@ class Serinus:
         await self._tasks.close()
 
     def _applied(self, loaded: Loaded) -> None:
-        self.secret_files.watch(loaded.secret_files)
+        self.follower.applied()
         self.certificate_files.watch(self.certificates.files)
         self.clients.take(loaded.settings)
         self.webhooks.take(loaded.settings)
@@ -277,12 +279,9 @@ async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], N
     def on_stop() -> None:
         (stop_now if stop.is_set() else stop).set()
 
-    async def reload() -> None:
-        await serinus.reloader.reload()
-
     loop.add_signal_handler(signal.SIGTERM, on_stop)
     loop.add_signal_handler(signal.SIGINT, on_stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(reload()))
+    loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(serinus.follower.reload("SIGHUP")))
     try:
         await serinus.start()
         on_start()
@@ -296,8 +295,8 @@ async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], N
         await serinus.close()
 
 
-def serve(path: Path, environ: Environ) -> None:
-    """Serve the configuration at `path` until SIGTERM or SIGINT.
+def serve(path: Path, environ: Environ, follow: Collection[Path] = ()) -> None:
+    """Serve the configuration at `path` until SIGTERM or SIGINT. `follow`: the files to put in force when they change.
 
     Raises ConfigInvalid, StateDirUnusable or CannotListen before anything is served.
     """
@@ -314,14 +313,16 @@ def serve(path: Path, environ: Environ) -> None:
     gc.set_threshold(GC_ALLOCATIONS, 10, 100)
     with locked(settings.state_dir):
         try:
-            uvloop.run(_serve(path, environ, loaded, log, output))
+            uvloop.run(_serve(path, environ, loaded, log, output, follow))
         finally:
             output.close()
 
 
-async def _serve(path: Path, environ: Environ, loaded: Loaded, log: Log, output: Output) -> None:
+async def _serve(
+    path: Path, environ: Environ, loaded: Loaded, log: Log, output: Output, follow: Collection[Path]
+) -> None:
     settings = loaded.settings.log
     by_line = settings.format == "json" and settings.level in ("debug", "info")
-    serinus = Serinus(path, environ, loaded, log, access=AccessLines(output) if by_line else None)
+    serinus = Serinus(path, environ, loaded, log, access=AccessLines(output) if by_line else None, follow=follow)
     serinus.data_plane.watch.add(output)
     await run(serinus, asyncio.Event())

@@ -49,7 +49,7 @@ async def test_it_serves_and_ends_with_success(serinus, scripted):
 
 async def test_hangup_reloads(serinus, scripted):
     old, new = await scripted(answering(whole(b"old"))), await scripted(answering(whole(b"new")))
-    await serinus.start(ADMIN + config_for(old.url))
+    await serinus.start(ADMIN + config_for(old.url), "--no-watch")
     port = await serinus.serving()
     serinus.file.write_text("routes: [")
     serinus.send(signal.SIGHUP)
@@ -62,17 +62,58 @@ async def test_hangup_reloads(serinus, scripted):
     assert (await ask(port, get())).payload == b"new"
 
 
-async def test_env_file_has_the_secrets_and_is_read_again(serinus, scripted, tmp_path):
+def written_in_place(file, text):
+    file.write_text(text)
+
+
+def renamed_into_its_place(file, text):
+    """As editors do."""
+    beside = file.with_name("serinus.yaml~")
+    beside.write_text(text)
+    beside.rename(file)
+
+
+def mounted_anew(file, text):
+    """As Kubernetes does."""
+    folder = file.parent / f"..{len(list(file.parent.glob('..*')))}"
+    folder.mkdir()
+    (folder / file.name).write_text(text)
+    (file.parent / "..data_tmp").symlink_to(folder.name)
+    (file.parent / "..data_tmp").rename(file.parent / "..data")
+    if not file.is_symlink():
+        file.unlink(missing_ok=True)
+        file.symlink_to(f"..data/{file.name}")
+
+
+@pytest.mark.parametrize("changed", [written_in_place, renamed_into_its_place, mounted_anew])
+async def test_changed_file_is_put_in_force_by_itself(serinus, scripted, changed):
+    old, new = await scripted(answering(whole(b"old"))), await scripted(answering(whole(b"new")))
+    await serinus.start(ADMIN + config_for(old.url))
+    port = await serinus.serving()
+    for generation, upstream, answer in ((2, new, b"new"), (3, old, b"old")):
+        changed(serinus.file, ADMIN + config_for(upstream.url))
+        assert (await serinus.until("config_applied"))["generation"] == generation
+        assert (await ask(port, get())).payload == answer
+    changed(serinus.file, "routes: [")
+    rejected = await serinus.until("config_rejected")
+    assert (rejected["level"], rejected["generation_in_force"]) == ("error", 3)
+    assert (await ask(port, get())).payload == b"old"
+
+
+@pytest.mark.parametrize("by_signal", [True, False])
+async def test_env_file_has_the_secrets_and_is_read_again(serinus, scripted, tmp_path, by_signal):
     upstream = await scripted(answering(whole(b"{}")))
     config = ADMIN + config_for(upstream.url).replace("value: upstream-key-0", "value: env:UPSTREAM_KEY")
     config += "overlap: {share: 0%}\n"
     env_file = tmp_path / ".env"
     env_file.write_text("UPSTREAM_KEY=first\n")
-    await serinus.start(config, "--env-file", str(env_file), UPSTREAM_KEY="outer")
+    watch = "--no-watch" if by_signal else "--watch"
+    await serinus.start(config, watch, "--env-file", str(env_file), UPSTREAM_KEY="outer")
     port = await serinus.serving()
     await ask(port, get())
     env_file.write_text("UPSTREAM_KEY=second\n")
-    serinus.send(signal.SIGHUP)
+    if by_signal:
+        serinus.send(signal.SIGHUP)
     await serinus.until("key_rotated")
     await ask(port, get())
     seen = [request.field(b"authorization") for request in upstream.requests]
@@ -91,7 +132,7 @@ async def test_key_in_a_file_is_rotated_by_whoever_writes_it(serinus, scripted, 
     (secrets / "..data").symlink_to("first")
     (secrets / "key").symlink_to("..data/key")
     config = ADMIN + config_for(upstream.url).replace("value: upstream-key-0", f"value: 'file:{secrets}/key'")
-    await serinus.start(config + "overlap: {share: 0%}\n")
+    await serinus.start(config + "overlap: {share: 0%}\n", "--no-watch")
     port = await serinus.serving()
     await ask(port, get())
     if meanwhile is not None:

@@ -15,10 +15,15 @@ from proxy.main import serve as run
 @click.command()
 @click.option("--config", "-c", "path", required=True, type=click.Path(path_type=Path), help="The configuration file.")
 @env_file_option
-def serve(path: Path, env_file: Path | None) -> None:
-    """Serve a configuration until SIGTERM or SIGINT. SIGHUP reads it again."""
+@click.option("--watch/--no-watch", default=True, help="Put the files in force when they change.  [default: watch]")
+def serve(path: Path, env_file: Path | None, watch: bool) -> None:
+    """Serve a configuration until SIGTERM or SIGINT.
+
+    When its file or the --env-file changes it is put in force, if it is valid. SIGHUP reads both again in any case.
+    """
+    sources = [path] if env_file is None else [path, env_file]
     try:
-        run(path, lambda: environment(env_file))
+        run(path, lambda: environment(env_file), sources if watch else ())
     except ConfigInvalid as invalid:
         for problem in invalid.problems:
             click.echo(str(problem), err=True)

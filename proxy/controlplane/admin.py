@@ -13,8 +13,9 @@ from proxy.controlplane.admin_canaries import AdminCanaries
 from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
 from proxy.controlplane.effective import effective
+from proxy.controlplane.follow import audited
 from proxy.controlplane.recorder import Recorder
-from proxy.controlplane.reload import Applied, Rejected, Reloader
+from proxy.controlplane.reload import Applied, Outcome, Reloader
 from proxy.controlplane.status import Reporter, Status
 from proxy.model.quantities import parse_wait
 from proxy.model.settings import Admin as AdminSettings
@@ -143,12 +144,11 @@ class Admin:
 
     async def _reload(self, request: web.Request) -> web.Response:
         result = await self._reloader.reload()
-        about = {"result": _outcome(result)["result"], "generation": str(result.generation)}
-        await self._recorder.done("configuration_reloaded", request[HOLDER], request.remote or "", about)
+        await self._recorder.done("configuration_reloaded", request[HOLDER], request.remote or "", audited(result))
         return answer(_outcome(result), 200 if isinstance(result, Applied) else 422)
 
 
-def _outcome(result: Applied | Rejected) -> dict[str, Any]:
+def _outcome(result: Outcome) -> dict[str, Any]:
     return {"result": "applied" if isinstance(result, Applied) else "rejected", **asdict(result)}
 
 

@@ -33,12 +33,17 @@ class Loaded:
     warnings: tuple[Problem, ...]
     source_digest: str
     vault: Vault | None = None  # of its master keys
-    secret_files: frozenset[Path] = frozenset()  # that it names
+    secret_files: Mapping[Path, bytes] = field(default_factory=dict)  # that it names, with what `digests` says of them
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """Reads the file and what it refers to. Raises ConfigInvalid."""
-    text, content = _read(path)
+    return load_content(path, read_content(path), environ)
+
+
+def load_content(path: Path, content: bytes, environ: Mapping[str, str]) -> Loaded:
+    """Takes these bytes for the file's. Raises ConfigInvalid."""
+    text = _text(path, content)
     return parse(text, environ, base=path.parent, file=str(path), source_digest=sha256(content).hexdigest())
 
 
@@ -47,7 +52,7 @@ def client_pepper(path: Path, environ: Mapping[str, str]) -> Secret | None:
 
     Raises ConfigInvalid where the file cannot be read, ValueError where its pepper cannot.
     """
-    document, secrets = _document(_read(path)[0], environ, path.parent, str(path))
+    document, secrets = _document(_text(path, read_content(path)), environ, path.parent, str(path))
     pepper = document.data.get("client_pepper")
     if document.problems:
         raise ConfigInvalid(tuple(document.problems))
@@ -61,17 +66,21 @@ def client_pepper(path: Path, environ: Mapping[str, str]) -> Secret | None:
         raise ValueError(f"{path}: client_pepper: {error}") from None
 
 
-def _read(path: Path) -> tuple[str, bytes]:
-    """The file's text, and its bytes. Raises ConfigInvalid."""
+def read_content(path: Path) -> bytes:
+    """The file's bytes, or too many of them. Raises ConfigInvalid."""
     try:
         with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
+            return file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise _unreadable(path, (error.strerror or "it cannot be read").lower()) from None
+
+
+def _text(path: Path, content: bytes) -> str:
+    """Raises ConfigInvalid."""
     if len(content) > FILE_BYTES_MAX:
         raise _unreadable(path, f"larger than {FILE_BYTES_MAX} bytes: is it the right file?")
     try:
-        return content.decode("utf-8-sig"), content
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigInvalid((Problem((), line, "not UTF-8: save it as UTF-8", str(path)),)) from None
@@ -108,7 +117,7 @@ def parse(
     if settings is None or problems:
         raise ConfigInvalid(_in_order(problems, document), warnings)
     digest = source_digest or sha256(text.encode()).hexdigest()
-    return Loaded(settings, text, warnings, digest, secrets.vault_if_any(), frozenset(secrets.files))
+    return Loaded(settings, text, warnings, digest, secrets.vault_if_any(), secrets.files)
 
 
 def _document(text: str, environ: Mapping[str, str], base: Path, file: str) -> tuple[Document, SecretReader]:

@@ -1,14 +1,16 @@
 """A new configuration while running, or other targets for it: put in force whole, or not at all."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from proxy.controlplane.build import Addresses, InForce, build
 from proxy.controlplane.certificates import Certificates
-from proxy.controlplane.load import Loaded, load, read_anew
+from proxy.controlplane.load import Loaded, load_content, read_anew, read_content
 from proxy.controlplane.problems import ConfigInvalid, Problem
+from proxy.controlplane.secrets import digests
 from proxy.controlplane.targets import Targets
 from proxy.model.settings import Settings
 from proxy.obs.log import Log
@@ -44,6 +46,9 @@ class Rejected:
     problems: tuple[str, ...]
 
 
+Outcome = Applied | Rejected
+
+
 class Reloader:
     def __init__(
         self,
@@ -63,9 +68,11 @@ class Reloader:
         self.settings = started_with.settings  # likewise
         self._registry, self._metrics, self._in_force, self._swap = registry, metrics, in_force, swap
         self._targets, self._certificates, self._log = targets, certificates, log
+        self._seen = _digest(started_with.source_digest, environ())  # of the last that was read, in force or not
+        self._seen_secrets = started_with.secret_files  # likewise
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
-        self.last: Applied | Rejected | None = None
+        self.last: Outcome | None = None
         self.on_applied: Callable[[Loaded], None] = lambda loaded: None
         self.on_change: Callable[[Settings, Addresses], None] = lambda settings, addresses: None
 
@@ -77,32 +84,66 @@ class Reloader:
                 self._put_in_force(self.settings, addresses, self.generation)
             self._targets.use(self.settings, addresses)
 
-    async def reload(self) -> Applied | Rejected:
+    @property
+    def secret_files(self) -> Collection[Path]:
+        """That the configuration in force names."""
+        return self._loaded.secret_files
+
+    async def reload(self) -> Outcome:
         """Read the file again and put it in force, or keep what there is and say why."""
-        return await self._take(lambda: load(self._path, self._environ()))
-
-    async def read_secrets_anew(self) -> Applied | Rejected:
-        """Take the secrets of the configuration in force as they are now. What its file says meanwhile is not read."""
-        return await self._take(lambda: read_anew(self._loaded, self._path, self._environ()))
-
-    async def _take(self, read: Callable[[], Loaded]) -> Applied | Rejected:
         async with self._one_at_a_time:
-            try:
-                loaded = await asyncio.to_thread(read)
-                self._check_exposure(loaded.settings)
-                certificates = await self._certificates.read_others(loaded.settings)
-                addresses = await self._targets.look_up(loaded.settings)
-                self._put_in_force(loaded.settings, addresses, self.generation + 1)
-            except ConfigInvalid as invalid:
-                self.last = self._reject(invalid)
-            else:
-                self._loaded = loaded
-                self._targets.use(loaded.settings, addresses)
-                self._certificates.use(certificates)
-                self.last = self._applied(loaded)
-                self.on_applied(loaded)
-                await self._certificates.renew()
-            return self.last
+            return await self._take(self._load)
+
+    async def reload_if_changed(self, content: bytes | None) -> Outcome | None:
+        """Likewise, but of these bytes of the file. None: they, and the environment, are as they were the last time.
+
+        `content`: None if the file cannot be read.
+        """
+        async with self._one_at_a_time:
+            if await asyncio.to_thread(self._looks, content) == self._seen:
+                return None
+            return await self._take(lambda: self._load(content))
+
+    async def read_secrets_if_changed(self) -> Outcome | None:
+        """Take the secrets of the configuration in force as they are now. What its file says meanwhile is not read."""
+        async with self._one_at_a_time:
+            now = await asyncio.to_thread(digests, self._loaded.secret_files)
+            if now == self._seen_secrets:
+                return None
+            self._seen_secrets = now
+            return await self._take(lambda: read_anew(self._loaded, self._path, self._environ()))
+
+    def _load(self, content: bytes | None = None) -> Loaded:
+        self._seen = b""
+        content = read_content(self._path) if content is None else content
+        environ = self._environ()
+        self._seen = _digest(sha256(content).hexdigest(), environ)
+        return load_content(self._path, content, environ)
+
+    def _looks(self, content: bytes | None) -> bytes:
+        """What tells it from others."""
+        try:
+            return b"" if content is None else _digest(sha256(content).hexdigest(), self._environ())
+        except ConfigInvalid:
+            return b""
+
+    async def _take(self, read: Callable[[], Loaded]) -> Outcome:
+        try:
+            loaded = await asyncio.to_thread(read)
+            self._check_exposure(loaded.settings)
+            certificates = await self._certificates.read_others(loaded.settings)
+            addresses = await self._targets.look_up(loaded.settings)
+            self._put_in_force(loaded.settings, addresses, self.generation + 1)
+        except ConfigInvalid as invalid:
+            self.last = self._reject(invalid)
+        else:
+            self._loaded, self._seen_secrets = loaded, loaded.secret_files
+            self._targets.use(loaded.settings, addresses)
+            self._certificates.use(certificates)
+            self.last = self._applied(loaded)
+            self.on_applied(loaded)
+            await self._certificates.renew()
+        return self.last
 
     async def rebuild(self, settings: Settings, changed: Addresses) -> None:
         """Put other addresses of some upstreams in force, unless these settings are not in force any more."""
@@ -165,3 +206,8 @@ class Reloader:
         say = self._log.warning if need_restart else self._log.info
         say("config_applied", generation=self.generation, warnings=warnings, need_restart=need_restart)
         return Applied(self.generation, warnings, need_restart)
+
+
+def _digest(source_digest: str, environ: Mapping[str, str]) -> bytes:
+    """Of what a configuration is read from, but for the files that it names."""
+    return sha256(f"{source_digest} {sorted(environ.items())}".encode()).digest()

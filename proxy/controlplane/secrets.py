@@ -7,7 +7,8 @@ Errors name the variable or the file, never what is in it. A name is shown only 
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from proxy.controlplane.shape import closest
@@ -31,7 +32,7 @@ class SecretReader:
         self._master_keys = master_keys
         self.known: dict[str, Secret] = {}  # by the text in the configuration
         self.remarks: dict[str, list[str]] = {}
-        self.files: set[Path] = set()  # that were named
+        self.files: dict[Path, bytes] = {}  # that were named, with what `digests` says of them
 
     def locate(self, path: Path) -> Path:
         return self._base / path
@@ -91,9 +92,10 @@ class SecretReader:
         if not text or "\0" in text:
             raise ValueError("after file: comes no path: write it as in file:/run/secrets/openai")
         path = self.locate(Path(text))
-        self.files.add(path.absolute())
+        self.files[path.absolute()] = b""
         try:
             content = read_private(path)
+            self.files[path.absolute()] = sha256(content).digest()
             value = content.decode()
         except UnicodeDecodeError:
             raise ValueError(f"{path} holds no text: write the secret into it as UTF-8") from None
@@ -115,6 +117,18 @@ class SecretReader:
                 "neither a secret nor a way to one: write env:NAME or file:/path, small and without blanks"
             )
         return text
+
+
+def digests(files: Iterable[Path]) -> dict[Path, bytes]:
+    """What tells whether they have changed; empty where one cannot be read."""
+    return {path: _digest(path) for path in files}
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return sha256(read_private(path)).digest()
+    except (OSError, ValueError):
+        return b""
 
 
 def read_private(path: Path) -> bytes:

@@ -11,8 +11,8 @@ from prometheus_client import parser
 from proxy.controlplane.certificates import Certificates
 from proxy.controlplane.load import parse
 from proxy.controlplane.reload import Applied, Rejected
-from proxy.controlplane.secret_files import SecretFiles
 from proxy.controlplane.status import Status
+from proxy.controlplane.watched_files import WatchedFiles
 from tests.support.authority import Authority, shown, written
 from tests.support.raw import ask, get
 from tests.support.running import Events, config_for, recording_log
@@ -146,7 +146,7 @@ async def test_changes_that_nobody_is_told_of_are_found(tmp_path):
     async def look():
         looked.set()
 
-    watcher = SecretFiles([tmp_path / "cert"], look, recording_log(Events()), look_s=0.001)
+    watcher = WatchedFiles([tmp_path / "cert"], look, recording_log(Events()), look_s=0.001)
     task = asyncio.get_running_loop().create_task(watcher.run())
     async with asyncio.timeout(10):
         await looked.wait()

@@ -106,13 +106,20 @@ class RunningProxy:
 
 
 async def start_proxy(
-    config: str, *, environ: Mapping[str, str] | None = None, path: Path | None = None, fast_lane: bool = True
+    config: str,
+    *,
+    environ: Mapping[str, str] | None = None,
+    path: Path | None = None,
+    fast_lane: bool = True,
+    follow: bool = False,
 ) -> RunningProxy:
     """Start a proxy. `config` says nothing of listeners: they are on free ports of this machine unless it does.
 
     `fast_lane`: whether plain requests take it, where `config` does not say.
 
     `path`: the file that `config` is written to, for tests that reload it.
+
+    `follow`: whether its follower takes what the file says when it is told to look.
     """
     if "listen:" not in config:
         config = "listen: 127.0.0.1:0\n" + config
@@ -122,13 +129,19 @@ async def start_proxy(
         config += f"fast_lane: {str(fast_lane).lower()}\n"
     if path is not None:
         path.write_text(config)
-    environ = dict(environ or {})
+    environ = {} if environ is None else environ
     clock, events = Clock(), Events()
     base = path.parent if path is not None else Path()
     loaded = parse(config, environ, base=base)
     loaded.settings.state_dir.mkdir(exist_ok=True)
     serinus = Serinus(
-        path or Path("none.yaml"), lambda: environ, loaded, recording_log(events), clock, wall_clock=clock.wall
+        path or Path("none.yaml"),
+        lambda: environ,
+        loaded,
+        recording_log(events),
+        clock,
+        wall_clock=clock.wall,
+        follow=[path] if path is not None and follow else (),
     )
     await serinus.start()
     await serinus.stop_checking()  # upstreams are checked when a test says so

@@ -40,11 +40,10 @@ from proxy.controlplane.status import Reporter
 from proxy.controlplane.targets import Targets
 from proxy.controlplane.watched_files import WatchedFiles
 from proxy.controlplane.webhooks import Webhooks
-from proxy.dataplane.callers import Limits
 from proxy.dataplane.server import DataPlane
 from proxy.model.settings import Settings
 from proxy.obs.access_lines import AccessLines
-from proxy.obs.log import AccessLog, Log, access_log, configure
+from proxy.obs.log import AccessLog, Log, access_log, configure, set_level
 from proxy.obs.metrics import Metrics
 from proxy.obs.output import Output
 from proxy.obs.recent import Recent
@@ -100,17 +99,10 @@ class Serinus:
         self.metrics.generation = 1
         self.metrics.inflight = self.registry.inflight
         self.metrics.outcomes, self.metrics.limited = self.registry.outcomes, self.registry.limited
-        downstream = settings.downstream
-        limits = Limits(
-            head_timeout_s=downstream.head_timeout_s,
-            body_timeout_s=downstream.body_timeout_s,
-            idle_timeout_s=downstream.idle_timeout_s,
-            stall_timeout_s=downstream.stall_timeout_s,
-            max_connections=downstream.max_connections,
-        )
-        self._access = (access or access_log(log)) if settings.log.access else None
+        self._access = access or access_log(log)
+        self.set_level: Callable[[str], None] = lambda level: None  # of the log
         self.data_plane = DataPlane(
-            snapshots, limits, clock, log, self._access, random.getrandbits, secrets.token_hex(6), wall_clock
+            snapshots, clock, log, self._access, random.getrandbits, secrets.token_hex(6), wall_clock
         )
         self.metrics.connections = lambda: len(self.data_plane.callers.open)
         self._recent = Recent(self.metrics, clock)
@@ -219,6 +211,7 @@ class Serinus:
         self.webhooks.take(loaded.settings)
         self.canaries.take(loaded.settings)
         self.keyring.take(loaded.settings, "reload")
+        self.set_level(loaded.settings.log.level)
 
     def _canaries_changed(self) -> None:
         self.recorder.begin_save_canaries(self.canaries.kept)
@@ -239,10 +232,10 @@ class Serinus:
         self.ready = False
         self.data_plane.begin_drain()
         self.log.info("draining", open_requests=self.data_plane.busy)
-        await asyncio.sleep(self.settings.pre_drain_s)
+        await asyncio.sleep(self.reloader.settings.pre_drain_s)
         self.data_plane.stop_listening()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.drain_timeout_s):
+            async with asyncio.timeout(self.reloader.settings.drain_timeout_s):
                 while self.data_plane.busy:  # noqa: ASYNC110 - an event would be paid for on every request
                     await asyncio.sleep(DRAIN_LOOK_S)
 
@@ -321,8 +314,8 @@ def serve(path: Path, environ: Environ, follow: Collection[Path] = ()) -> None:
 async def _serve(
     path: Path, environ: Environ, loaded: Loaded, log: Log, output: Output, follow: Collection[Path]
 ) -> None:
-    settings = loaded.settings.log
-    by_line = settings.format == "json" and settings.level in ("debug", "info")
+    by_line = loaded.settings.log.format == "json"
     serinus = Serinus(path, environ, loaded, log, access=AccessLines(output) if by_line else None, follow=follow)
+    serinus.set_level = set_level
     serinus.data_plane.watch.add(output)
     await run(serinus, asyncio.Event())

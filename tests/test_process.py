@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 
+import httpx2
 import pytest
 
 from proxy.controlplane.state_dir import locked
@@ -166,6 +167,18 @@ async def test_certificate_is_renewed_by_whoever_writes_it(serinus, tmp_path):
     renewed = await serinus.until("certificate_renewed")
     assert renewed["listener"] == "127.0.0.1:0"
     assert await shown(port) == written(cert)
+
+
+async def test_level_of_the_log_changes_while_it_serves(serinus):
+    config = ADMIN + config_for(UP, clients=False, keys=False)
+    await serinus.start(config, "--no-watch")
+    admin = (await serinus.until("serving"))["admin"][1]
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{admin}", trust_env=False) as client:
+        for text in ("log: {level: error}\n" + config, "routes: [", config):
+            serinus.file.write_text(text)
+            await client.post("/reload", json={})
+    assert (await serinus.until("config_applied"))["generation"] == 3
+    assert [json.loads(line)["event"] for line in serinus.said] == ["serving", "config_rejected", "config_applied"]
 
 
 # --- ending ------------------------------------------------------------------------------------------------------

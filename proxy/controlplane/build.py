@@ -26,7 +26,18 @@ from proxy.policy.limits import Limits
 from proxy.policy.outlier import Ejection
 from proxy.policy.retry import RetryRule
 from proxy.state.live import Registry, UpstreamLive
-from proxy.state.snapshot import Canary, ClientKeys, Endpoint, Key, Member, Pool, Route, Snapshot, Upstream
+from proxy.state.snapshot import (
+    CallerLimits,
+    Canary,
+    ClientKeys,
+    Endpoint,
+    Key,
+    Member,
+    Pool,
+    Route,
+    Snapshot,
+    Upstream,
+)
 
 KeysInForce = Callable[[str, s.UpstreamKey], Iterable[Serving]]  # of an upstream's key
 RolloutsInForce = Callable[[s.Settings], Mapping[str, Rollout]]  # by the canary's name
@@ -84,6 +95,8 @@ def build(
         unrouted_series=metrics.series(SeriesLabels()),
         fast_lane=settings.fast_lane,
         cors=_cors(settings.cors),
+        caller_limits=CallerLimits(**settings.downstream.model_dump()),
+        logs_access=settings.log.access and settings.log.level in ("debug", "info"),
     )
 
 

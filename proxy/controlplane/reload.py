@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy.controlplane.build import Addresses, InForce, build
 from proxy.controlplane.certificates import Certificates
+from proxy.controlplane.differences import need_restart
 from proxy.controlplane.load import Loaded, load_content, read_anew, read_content
 from proxy.controlplane.problems import ConfigInvalid, Problem
 from proxy.controlplane.secrets import digests
@@ -17,18 +18,6 @@ from proxy.obs.log import Log
 from proxy.obs.metrics import Metrics
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshot
-
-# Read once, when the process starts. A reload that changes one of them says so.
-_AT_START_ONLY = ("listen", "admin", "state_dir", "drain_timeout_s", "pre_drain_s", "downstream", "log")
-
-
-def _at_start(settings: Settings, name: str) -> object:
-    """What of it is read only then: not which files certificates are in."""
-    if name == "listen":
-        return [(listener.address, listener.tls is None) for listener in settings.listen]
-    if name == "admin":
-        return settings.admin.listen, settings.admin.tls is None, settings.admin.tokens
-    return getattr(settings, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +129,8 @@ class Reloader:
             self._loaded, self._seen_secrets = loaded, loaded.secret_files
             self._targets.use(loaded.settings, addresses)
             self._certificates.use(certificates)
-            self.last = self._applied(loaded)
             self.on_applied(loaded)
+            self.last = self._applied(loaded)
             await self._certificates.renew()
         return self.last
 
@@ -199,13 +188,10 @@ class Reloader:
     def _applied(self, loaded: Loaded) -> Applied:
         self._metrics.reloads["applied"] += 1
         warnings = tuple(map(str, loaded.warnings))
-        changed = [
-            name for name in _AT_START_ONLY if _at_start(loaded.settings, name) != _at_start(self._started_with, name)
-        ]
-        need_restart = tuple(Settings.model_fields[name].alias or name for name in changed)
-        say = self._log.warning if need_restart else self._log.info
-        say("config_applied", generation=self.generation, warnings=warnings, need_restart=need_restart)
-        return Applied(self.generation, warnings, need_restart)
+        waiting = need_restart(self._started_with, loaded.settings)
+        say = self._log.warning if waiting else self._log.info
+        say("config_applied", generation=self.generation, warnings=warnings, need_restart=waiting)
+        return Applied(self.generation, warnings, waiting)
 
 
 def _digest(source_digest: str, environ: Mapping[str, str]) -> bytes:

@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.dataplane.account import Account
 from proxy.dataplane.deadlines import Timed, Watch
 from proxy.obs.log import Log
+from proxy.state.snapshot import CallerLimits
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a caller may take its time for, in seconds, and how many there may be."""
-
-    head_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    idle_timeout_s: float = 75.0
-    stall_timeout_s: float = 60.0
-    max_connections: int = 10_000
 
 
 class Caller(Protocol):
@@ -47,7 +37,7 @@ class CallerConnection(Timed, Protocol):
 
 @dataclass(slots=True)
 class Callers:
-    limits: Limits
+    limits: CallerLimits  # of the configuration in force
     watch: Watch
     account: Account
     clock: Callable[[], float]

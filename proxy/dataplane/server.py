@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.aiohttp_lane import AiohttpLane
-from proxy.dataplane.callers import Callers, Limits
+from proxy.dataplane.callers import Callers
 from proxy.dataplane.deadlines import Watch
 from proxy.dataplane.fast_lane import FastLane
 from proxy.dataplane.handler import Handler
@@ -27,7 +27,6 @@ class DataPlane:
     def __init__(
         self,
         snapshots: Snapshots,
-        limits: Limits,
         clock: Callable[[], float],
         log: Log,
         access_log: AccessLog | None,
@@ -39,15 +38,15 @@ class DataPlane:
         self._tasks = Tasks()
         self.watch = Watch(clock)
         self._pools = ConnectionPools(clock, self._tasks)
-        account = Account(snapshots, clock, access_log)
-        self.callers = Callers(limits, self.watch, account, clock, log)
+        self._account, self._access_log = Account(snapshots, clock, None), access_log
+        self.callers = Callers(snapshots.current.caller_limits, self.watch, self._account, clock, log)
         tools = Tools(
             clock,
             self._pools,
             self.watch,
-            account,
+            self._account,
             Makers(clock),
-            stall_timeout_s=limits.stall_timeout_s,
+            self.callers,
             wall_clock=wall_clock,
             dice=lambda: dice(32) / 2**32,
             log=log,
@@ -56,6 +55,7 @@ class DataPlane:
         self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
         self._fast_lane = FastLane(handler, self.callers, self._full_lane.protocol)
         self._servers: list[asyncio.Server] = []
+        self._use(snapshots.current)
 
     def start(self) -> None:
         self._pools.keep_only(tuple(self._snapshots.current.upstreams.values()))
@@ -84,8 +84,13 @@ class DataPlane:
 
     def swap(self, snapshot: Snapshot) -> None:
         """Requests that come from now on use `snapshot`; those under way keep theirs."""
-        self._snapshots.current = snapshot
+        self._use(snapshot)
         self._pools.keep_only(tuple(snapshot.upstreams.values()))
+
+    def _use(self, snapshot: Snapshot) -> None:
+        self._snapshots.current = snapshot
+        self.callers.limits = snapshot.caller_limits
+        self._account.access_log = self._access_log if snapshot.logs_access else None
 
     def swap_clients(self, clients: ClientKeys | None) -> None:
         """The same configuration, but who may call: nothing else is built anew, so nothing can stand in the way."""

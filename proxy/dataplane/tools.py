@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.dataplane.account import Account
+from proxy.dataplane.callers import Callers
 from proxy.dataplane.deadlines import Watch
 from proxy.dataplane.upstream import ConnectionPools
 from proxy.obs.log import Log
@@ -17,7 +18,11 @@ class Tools:
     watch: Watch
     account: Account
     makers: Makers
-    stall_timeout_s: float
+    callers: Callers
     wall_clock: Callable[[], float]  # Unix time
     dice: Callable[[], float]  # from 0 up to 1
     log: Log
+
+    @property
+    def stall_timeout_s(self) -> float:
+        return self.callers.limits.stall_timeout_s

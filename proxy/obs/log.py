@@ -17,6 +17,7 @@ from proxy.model.secret import Secret
 from proxy.obs.output import Stream
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_ours = logging.getLogger("serinus")  # has no records: it has the level
 
 AccessLog = Callable[..., None]
 Log = structlog.typing.FilteringBoundLogger
@@ -46,15 +47,29 @@ def configure(level: str, style: str, stream: Stream = sys.stderr) -> Log:
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     processors: list[Any] = [
+        _drop_below_level,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         renderer,
     ]
-    wrapper = structlog.make_filtering_bound_logger(LEVELS[level])
+    wrapper = structlog.make_filtering_bound_logger(logging.DEBUG)
     log: Log = structlog.wrap_logger(_Writer(stream), processors, wrapper).bind()  # bound once, not at each event
-    _adopt_standard_logging(log, level)
+    _adopt_standard_logging(log)
+    set_level(level)
     return log
+
+
+def set_level(level: str) -> None:
+    """The least level that is logged from now on, by this process."""
+    _ours.setLevel(LEVELS[level])
+    logging.getLogger().setLevel(max(LEVELS[level], logging.WARNING))
+
+
+def _drop_below_level(_: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if not _ours.isEnabledFor(LEVELS.get(method, logging.ERROR)):
+        raise structlog.DropEvent
+    return event
 
 
 def _to_json(event: dict[str, Any], **_: Any) -> str:
@@ -85,10 +100,8 @@ class _Adopted(logging.Handler):
         method("library_log", logger=record.name, message=message, exc_info=record.exc_info or None)
 
 
-def _adopt_standard_logging(log: Log, level: str) -> None:
-    root = logging.getLogger()
-    root.handlers[:] = [_Adopted(log)]
-    root.setLevel(max(LEVELS[level], logging.WARNING))
+def _adopt_standard_logging(log: Log) -> None:
+    logging.getLogger().handlers[:] = [_Adopted(log)]
 
 
 def access_log(log: Log) -> AccessLog:

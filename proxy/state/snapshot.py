@@ -275,6 +275,17 @@ class ClientKeys:
         return any(digest(key, pepper) in digests for pepper in self.peppers)
 
 
+@dataclass(frozen=True, slots=True)
+class CallerLimits:
+    """What a caller may take its time for, in seconds, and how many connections there may be."""
+
+    head_timeout_s: float
+    body_timeout_s: float
+    idle_timeout_s: float
+    stall_timeout_s: float
+    max_connections: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     generation: int
@@ -287,6 +298,8 @@ class Snapshot:
     unrouted_series: Series
     fast_lane: bool
     cors: Cors | None  # pages of which origins may call
+    caller_limits: CallerLimits
+    logs_access: bool
 
 
 class Snapshots:

@@ -249,24 +249,57 @@ async def test_listener_that_others_reach_is_never_left_without_clients(proxy, f
     assert isinstance(await running.serinus.reloader.reload(), Applied)
 
 
+# --- what callers are held to, and the log --------------------------------------------------------------------------
+
+
+async def test_limits_of_callers_hold_from_now_on(start, scripted):
+    upstream = await named(scripted, b"{}")
+    running, reload = await start(open_config(upstream.url))
+    waiting = await RawCaller.connect(running.port)
+    await reload("downstream: {head_timeout: 1s, max_connections: 1}\n" + open_config(upstream.url))
+    assert (await ask(running.port, get())).status == 503
+    await waiting.send(get()[:10])
+    await running.until(lambda: running.serinus.data_plane.busy == 1)
+    running.pass_time(2)
+    assert (await waiting.answer()).status == 408
+    waiting.close()
+
+
+async def test_drain_takes_as_long_as_the_configuration_in_force_says(start, scripted):
+    held = await scripted(Held())
+    running, reload = await start("pre_drain: 1h\n" + config_for(held.url))
+    caller = await begun(running)
+    await reload("pre_drain: 0s\ndrain_timeout: 0s\n" + config_for(held.url))
+    await running.serinus.drain()
+    assert running.serinus.data_plane.busy == 1
+    caller.close()
+
+
+@pytest.mark.parametrize("log", ["access: false", "level: warning"])
+async def test_access_log_goes_off_and_on(start, scripted, log):
+    upstream = await named(scripted, b"{}")
+    running, reload = await start(open_config(upstream.url))
+    for change, lines in (("", 1), (f"log: {{{log}}}\n", 1), ("", 2)):
+        await reload(change + open_config(upstream.url))
+        assert await served_by(running) == (200, b"{}")
+        assert len(running.requests_logged) == lines
+
+
 # --- what needs a restart ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ("listen: 127.0.0.1:1\nadmin: {listen: 127.0.0.1:0}", "listen"),
-        ("listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:2}", "admin"),
-        (ADMIN + "drain_timeout: 1s", "drain_timeout"),
-        (ADMIN + "pre_drain: 1s", "pre_drain"),
+        ("listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:2}", "admin.listen"),
+        ("listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0, tokens: [{name: a, value: env:A}]}", "admin.tokens"),
         (ADMIN + "state_dir: elsewhere", "state_dir"),
-        (ADMIN + "log: {level: error}", "log"),
-        (ADMIN + "downstream: {max_connections: 1}", "downstream"),
+        (ADMIN + "log: {format: console}", "log.format"),
     ],
 )
 async def test_what_is_read_once_is_named(start, file, changed, named):
     config = open_config("http://127.0.0.1:1/v1")
-    running, _ = await start(config)
+    running, _ = await start(config, {"A": "token"})
     file.write_text(f"{changed}\n{config}")
     assert await running.serinus.reloader.reload() == Applied(2, (), (named,))
     assert running.events.named("config_applied")[0]["need_restart"] == (named,)
@@ -276,8 +309,8 @@ async def test_what_needs_a_restart_is_named_until_it_comes(start, scripted):
     upstream = await named(scripted, b"{}")
     running, reload = await start(open_config(upstream.url))
     for generation in (2, 3):
-        result = await reload("pre_drain: 1s\n" + open_config(upstream.url))
-        assert result == Applied(generation, (), ("pre_drain",))
+        result = await reload("state_dir: elsewhere\n" + open_config(upstream.url))
+        assert result == Applied(generation, (), ("state_dir",))
     assert await served_by(running) == (200, b"{}")
     assert await reload(open_config(upstream.url)) == Applied(4, (), ())
 

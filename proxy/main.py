@@ -48,6 +48,7 @@ from proxy.obs.metrics import Metrics
 from proxy.obs.output import Output
 from proxy.obs.recent import Recent
 from proxy.policy.canary import CanaryEvent
+from proxy.state.listening import CannotListen
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshots
 from proxy.state.tasks import Tasks
@@ -58,10 +59,6 @@ wall_clock = time.time  # noqa: TID251 - for what others date: nothing here expi
 DRAIN_LOOK_S = 0.05
 LOOK_S = 60.0  # at certificates: of some changes nobody is told, as on network file systems
 GC_ALLOCATIONS = 50_000
-
-
-class CannotListen(RuntimeError):
-    """An address cannot be had. The message says which and why."""
 
 
 class Serinus:
@@ -130,6 +127,7 @@ class Serinus:
             self.metrics,
             in_force,
             self.data_plane.swap,
+            self.data_plane.listening_on,
             self.targets,
             self.certificates,
             log,
@@ -188,11 +186,10 @@ class Serinus:
         self.data_plane.watch.add(self.webhooks)
         if isinstance(self._access, AccessLines):
             self.data_plane.watch.add(self._access)
-        admin = self.admin.start(self.certificates.handshakes("admin"))
-        self.admin_address = await _bound(admin, str(self.settings.admin.listen))
-        for index, listener in enumerate(self.settings.listen):
-            address, tls = listener.address, self.certificates.handshakes("listen", index)
-            self.addresses.append(await _bound(self.data_plane.listen(address.host, address.port, tls), str(address)))
+        self.admin_address = await _bound(self.admin.start(self.certificates.admin), str(self.settings.admin.listen))
+        async with self.data_plane.listening_on(self.certificates.wanted(self.settings)):
+            pass
+        self.addresses = self.data_plane.addresses
         self._tasks.spawn(self.checks.run())
         self._tasks.spawn(self.follower.run())
         self._tasks.spawn(self.certificate_files.run())

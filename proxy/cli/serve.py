@@ -8,8 +8,8 @@ from proxy.cli.environment import env_file_option, environment
 from proxy.controlplane.problems import ConfigInvalid
 from proxy.controlplane.state_dir import StateDirUnusable
 from proxy.controlplane.state_file import StateUnreadable, StateUnwritable
-from proxy.main import CannotListen
 from proxy.main import serve as run
+from proxy.state.listening import CannotListen
 
 
 @click.command()

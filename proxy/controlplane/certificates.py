@@ -21,6 +21,7 @@ from proxy.controlplane.problems import ConfigInvalid, Path, Problem
 from proxy.controlplane.secrets import read_private
 from proxy.model.settings import ListenerTls, Settings
 from proxy.obs.log import Log
+from proxy.state.listening import Wanted
 
 DAY_S = 24 * 3600.0
 NEAR_S = 14 * DAY_S  # to its expiry: from then on each reading of a certificate warns
@@ -76,7 +77,10 @@ class Certificate:
 
 def read_all(settings: Settings) -> dict[Path, Certificate]:
     """By the place of its `tls`. Raises ConfigInvalid with the problems of all."""
-    return _read({place: tls for place, (_, tls) in _with_tls(settings).items()})
+    return _read({place: tls for place, (_, _, tls) in _with_tls(settings).items()})
+
+
+_Key = tuple[str, ...]  # of a listener, wherever in the list it stands
 
 
 def expiring(settings: Settings, now_s: float) -> tuple[Problem, ...]:
@@ -87,14 +91,17 @@ def expiring(settings: Settings, now_s: float) -> tuple[Problem, ...]:
     )
 
 
-def _with_tls(settings: Settings) -> dict[Path, tuple[str, ListenerTls]]:
+def _with_tls(settings: Settings) -> dict[Path, tuple[_Key, str, ListenerTls]]:
     """The listeners that have certificates: by the place of their `tls`, their addresses with it."""
-    listeners: dict[Path, tuple[str, ListenerTls | None]] = {
-        ("listen", index, "tls"): (str(listener.address), listener.tls)
-        for index, listener in enumerate(settings.listen)
-    }
-    listeners["admin", "tls"] = (str(settings.admin.listen), settings.admin.tls)
-    return {place: (address, tls) for place, (address, tls) in listeners.items() if tls is not None}
+    listeners: dict[Path, tuple[_Key, str, ListenerTls]] = {}
+    for index, listener in enumerate(settings.listen):
+        if listener.tls is not None:
+            address = str(listener.address)
+            listeners["listen", index, "tls"] = (address,), address, listener.tls
+    if settings.admin.tls is not None:
+        address = str(settings.admin.listen)
+        listeners["admin", "tls"] = ("admin", address), address, settings.admin.tls
+    return listeners
 
 
 def _read(places: dict[Path, ListenerTls]) -> dict[Path, Certificate]:
@@ -159,6 +166,7 @@ def _refuse_passphrase() -> str:
 class _Shown:
     """The certificate of one listener."""
 
+    key: _Key
     place: Path
     listener: str
     tls: ListenerTls
@@ -166,6 +174,29 @@ class _Shown:
     handshakes: Handshakes
     refused: str = ""  # why what is in the files now is not what it shows
     warned: str = ""  # that it `expires`, or is `expired`
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What other settings want shown. `others`: what those that show something already are to show in its place."""
+
+    shown: dict[Path, _Shown]
+    others: dict[Path, tuple[ListenerTls, Certificate]]
+
+    def wanted(self, settings: Settings) -> tuple[Wanted, ...]:
+        """The addresses where these settings have callers served."""
+        return tuple(self._wanted(index, settings) for index, _ in enumerate(settings.listen))
+
+    def _wanted(self, index: int, settings: Settings) -> Wanted:
+        shown, address = self.shown.get(("listen", index, "tls")), settings.listen[index].address
+        if shown is None:
+            return Wanted(address, None)
+        limits = settings.downstream
+        return Wanted(address, shown.handshakes, limits.head_timeout_s, limits.stall_timeout_s)
+
+
+def _new(place: Path, key: _Key, listener: str, tls: ListenerTls, certificate: Certificate) -> _Shown:
+    return _Shown(key, place, listener, tls, certificate, Handshakes.by(certificate.context))
 
 
 class Certificates:
@@ -176,17 +207,19 @@ class Certificates:
         self._clock, self._log = wall_clock, log
         self._one_at_a_time = asyncio.Lock()  # who read first must not be the last to say what is there
         found, listeners = read_all(settings), _with_tls(settings)
-        self._shown = {
-            place: _Shown(place, *listeners[place], certificate, Handshakes.by(certificate.context))
-            for place, certificate in found.items()
-        }
+        self._shown = {place: _new(place, *listeners[place], found[place]) for place in found}
         for shown in self._shown.values():
             self._warn(shown)
 
-    def handshakes(self, *place: str | int) -> Handshakes | None:
-        """For the listener at this place; None if that speaks plain HTTP."""
-        shown = self._shown.get((*place, "tls"))
+    @property
+    def admin(self) -> Handshakes | None:
+        """For the admin listener; None if that speaks plain HTTP."""
+        shown = self._shown.get(("admin", "tls"))
         return None if shown is None else shown.handshakes
+
+    def wanted(self, settings: Settings) -> tuple[Wanted, ...]:
+        """The addresses where the settings in force have callers served."""
+        return Prepared(self._shown, {}).wanted(settings)
 
     @property
     def files(self) -> frozenset[FilePath]:
@@ -209,26 +242,39 @@ class Certificates:
     def _remark(self, shown: _Shown) -> str:
         return f"not renewed: {shown.refused}" if shown.refused else shown.certificate.remark(self._clock())
 
-    async def read_others(self, settings: Settings) -> dict[Path, tuple[ListenerTls, Certificate]]:
-        """What `settings` has other files for. Raises ConfigInvalid where they cannot be used."""
+    async def prepare(self, settings: Settings) -> Prepared:
+        """Read what these settings want shown and is not shown yet. Raises ConfigInvalid where it cannot be used."""
+        known = {shown.key: shown for shown in self._shown.values()}
+        listeners = _with_tls(settings)
+        if (at := ("admin", "tls")) in listeners and listeners[at][0] not in known:
+            del listeners[at]  # it is not opened before a restart
         others = {
             place: tls
-            for place, (listener, tls) in _with_tls(settings).items()
-            if (shown := self._shown.get(place)) and shown.listener == listener and shown.tls != tls
+            for place, (key, _, tls) in listeners.items()
+            if (shown := known.get(key)) is None or shown.tls != tls
         }
         found = await asyncio.to_thread(_read, others)
-        return {place: (others[place], certificate) for place, certificate in found.items()}
+        prepared = {
+            place: known.get(listener[0]) or _new(place, *listener, found[place])
+            for place, listener in listeners.items()
+        }
+        if (admin := self._shown.get(("admin", "tls"))) is not None:
+            prepared.setdefault(("admin", "tls"), admin)
+        return Prepared(prepared, {place: (others[place], certificate) for place, certificate in found.items()})
 
-    def use(self, others: dict[Path, tuple[ListenerTls, Certificate]]) -> None:
+    def use(self, prepared: Prepared) -> None:
         """Show these from now on."""
-        for place, (tls, certificate) in others.items():
+        self._shown = prepared.shown
+        for place, shown in self._shown.items():
+            shown.place = place
+        for place, (tls, certificate) in prepared.others.items():
             self._shown[place].tls = tls
             self._take(self._shown[place], certificate)
 
     async def renew(self) -> None:
         """Take what the files hold now. Where that is of no use, what they held before goes on serving."""
         async with self._one_at_a_time:
-            for shown in self._shown.values():
+            for shown in tuple(self._shown.values()):
                 await self._renew(shown, shown.tls)
 
     async def _renew(self, shown: _Shown, tls: ListenerTls) -> None:

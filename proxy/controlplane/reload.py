@@ -1,7 +1,8 @@
 """A new configuration while running, or other targets for it: put in force whole, or not at all."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ from proxy.controlplane.targets import Targets
 from proxy.model.settings import Settings
 from proxy.obs.log import Log
 from proxy.obs.metrics import Metrics
+from proxy.state.listening import CannotListen, Wanted
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshot
 
@@ -48,6 +50,7 @@ class Reloader:
         metrics: Metrics,
         in_force: InForce,
         swap: Callable[[Snapshot], None],
+        listening_on: Callable[[Sequence[Wanted]], AbstractAsyncContextManager[None]],
         targets: Targets,
         certificates: Certificates,
         log: Log,
@@ -56,6 +59,7 @@ class Reloader:
         self._loaded = started_with  # in force
         self.settings = started_with.settings  # likewise
         self._registry, self._metrics, self._in_force, self._swap = registry, metrics, in_force, swap
+        self._listening_on = listening_on
         self._targets, self._certificates, self._log = targets, certificates, log
         self._seen = _digest(started_with.source_digest, environ())  # of the last that was read, in force or not
         self._seen_secrets = started_with.secret_files  # likewise
@@ -119,12 +123,14 @@ class Reloader:
     async def _take(self, read: Callable[[], Loaded]) -> Outcome:
         try:
             loaded = await asyncio.to_thread(read)
-            self._check_exposure(loaded.settings)
-            certificates = await self._certificates.read_others(loaded.settings)
+            certificates = await self._certificates.prepare(loaded.settings)
             addresses = await self._targets.look_up(loaded.settings)
-            self._put_in_force(loaded.settings, addresses, self.generation + 1)
+            async with self._listening_on(certificates.wanted(loaded.settings)):
+                self._put_in_force(loaded.settings, addresses, self.generation + 1)
         except ConfigInvalid as invalid:
-            self.last = self._reject(invalid)
+            self.last = self._reject(invalid.problems)
+        except CannotListen as error:
+            self.last = self._reject((Problem(("listen",), None, str(error), str(self._path)),))
         else:
             self._loaded, self._seen_secrets = loaded, loaded.secret_files
             self._targets.use(loaded.settings, addresses)
@@ -170,17 +176,8 @@ class Reloader:
         members = {pool.name: [member.live for member in pool.members] for pool in snapshot.pools}
         self._registry.forget_except(snapshot.upstreams.keys(), members)
 
-    def _check_exposure(self, settings: Settings) -> None:
-        """Anyone may call where no clients are listed, and that was judged by the file's listeners: ours stay open."""
-        if settings.clients or settings.allow_anonymous:
-            return
-        exposed = [listener.address for listener in self._started_with.listen if not listener.address.is_loopback]
-        message = "none are listed, and {}, which others can reach, is open until a restart: list clients, or restart"
-        if exposed:
-            raise ConfigInvalid(tuple(Problem(("clients",), None, message.format(address)) for address in exposed))
-
-    def _reject(self, invalid: ConfigInvalid) -> Rejected:
-        problems = tuple(map(str, invalid.problems))
+    def _reject(self, found: Iterable[Problem]) -> Rejected:
+        problems = tuple(map(str, found))
         self._metrics.reloads["rejected"] += 1
         self._log.error("config_rejected", generation_in_force=self.generation, problems=problems)
         return Rejected(self.generation, problems)

@@ -12,7 +12,7 @@ from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from proxy.dataplane.answered import ENDS
-from proxy.dataplane.callers import Callers
+from proxy.dataplane.callers import Callers, Door
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.incoming import Incoming
 from proxy.dataplane.own_answers import render
@@ -47,6 +47,7 @@ class AiohttpConnection(RequestHandler):
         "_waiting_since_s",
         "answered_here",
         "deadline_s",
+        "door",
         "exchange",
         "long_heads",
         "peer",
@@ -57,7 +58,7 @@ class AiohttpConnection(RequestHandler):
     peer: str
     wire: asyncio.Transport  # aiohttp sets its own reference to None when it begins to close
 
-    def __init__(self, manager: web.Server, callers: Callers) -> None:
+    def __init__(self, manager: web.Server, callers: Callers, door: Door) -> None:
         super().__init__(
             manager,
             loop=asyncio.get_running_loop(),
@@ -66,7 +67,7 @@ class AiohttpConnection(RequestHandler):
             lingering_time=0,  # see `linger`
             **PARSING,
         )
-        self._callers = callers
+        self._callers, self.door = callers, door
         self.exchange: Exchange | None = None
         self.tunnel: Tunnel | None = None
         self._incoming = Incoming()
@@ -84,7 +85,7 @@ class AiohttpConnection(RequestHandler):
     # --- the connection ------------------------------------------------------------------------------------------
 
     def is_draining(self) -> bool:
-        return self._callers.draining
+        return self._callers.draining or self.door.closed
 
     @property
     def busy(self) -> bool:

@@ -11,7 +11,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 from proxy.dataplane.aiohttp_connection import AiohttpConnection
 from proxy.dataplane.answered import ENDS, GOES_ON
-from proxy.dataplane.callers import Callers
+from proxy.dataplane.callers import Callers, Door
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.known_heads import KnownPairs
@@ -62,9 +62,9 @@ class AiohttpLane:
         self._heads = KnownPairs(handler)
         self._server = web.Server(self._handle, request_factory=Parsed)  # type: ignore[arg-type]
 
-    def protocol(self) -> AiohttpConnection:
+    def protocol(self, door: Door) -> AiohttpConnection:
         """A protocol for a new connection."""
-        return AiohttpConnection(self._server, self._callers)
+        return AiohttpConnection(self._server, self._callers, door)
 
     async def close(self) -> None:
         """Let go of what aiohttp still holds. Connections were drained or cut before."""
@@ -92,7 +92,7 @@ class AiohttpLane:
                 caller.cut("the proxy failed; its log says why")
             keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))
         caller.finish()
-        if keep_alive and not self._callers.draining:
+        if keep_alive and not caller.is_draining():
             return GOES_ON
         caller.linger()
         return ENDS
@@ -129,7 +129,7 @@ class AiohttpLane:
         handler, head, content = self._handler, request.head, parsed.content
         self._admit(parsed.message, request)
         if head.local is not None:
-            keep_alive = head.keep_alive and not self._callers.draining and not request.has_body
+            keep_alive = head.keep_alive and not caller.is_draining() and not request.has_body
             caller.answered_here = True
             caller.wire.write(await self._local.answer(request, close=not keep_alive))
             caller.answered_here = False
@@ -194,7 +194,7 @@ class AiohttpLane:
     def _refuse(self, caller: AiohttpConnection, parsed: Parsed, request: Request | None, error: ProxyError) -> bool:
         """Answer with an error of our own. Returns whether the connection may go on."""
         unread = not parsed.content.is_eof() or (parsed.message.chunked and not caller.read_plainly)
-        close = error.close or self._callers.draining or unread or request is None or not request.head.keep_alive
+        close = error.close or caller.is_draining() or unread or request is None or not request.head.keep_alive
         if request is None:
             answer = render(
                 error, anthropic=False, request_id=b"", close=True, head_only=parsed.message.method == "HEAD"

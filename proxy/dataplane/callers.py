@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.deadlines import Timed, Watch
+from proxy.model.address import Address
 from proxy.obs.log import Log
 from proxy.state.snapshot import CallerLimits
 
@@ -26,8 +27,17 @@ class Caller(Protocol):
     def exchange_ended(self, *, keep_alive: bool) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
+class Door:
+    """Where callers came in."""
+
+    address: Address
+    closed: bool = False  # whoever came by it may end what is under way
+
+
 class CallerConnection(Timed, Protocol):
     exchange: "Exchange | None"
+    door: Door
 
     @property
     def busy(self) -> bool: ...
@@ -61,6 +71,20 @@ class Callers:
         self.draining = True
         for connection in tuple(self.open):
             connection.close_if_idle()
+
+    def close(self, door: Door, *, open_to_anyone: bool) -> None:
+        """Nobody comes in by it any more: each answer is its connection's last, and idle connections close.
+
+        `open_to_anyone`: without a key, too, from now on. Then nobody who came from elsewhere may even begin.
+        """
+        door.closed = True
+        for connection in tuple(self.open):
+            if connection.door is not door:
+                continue
+            if open_to_anyone and not door.address.is_loopback and connection.exchange is None:
+                connection.cut("its listener was closed")
+            else:
+                connection.close_if_idle()
 
     def cut_all(self, reason: str) -> None:
         """End what is left, visibly."""

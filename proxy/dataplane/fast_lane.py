@@ -13,7 +13,7 @@ from collections.abc import Callable
 import httptools
 
 from proxy.dataplane.aiohttp_connection import AiohttpConnection
-from proxy.dataplane.callers import Callers
+from proxy.dataplane.callers import Callers, Door
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.known_heads import MAX_HEAD_BYTES, KnownHeads
@@ -28,14 +28,14 @@ MAX_EARLY_BYTES = 64 * 1024  # of next requests, held while one is answered; the
 class FastLane:
     """Serves callers' connections, for as long as their requests are plain."""
 
-    def __init__(self, handler: Handler, callers: Callers, full: Callable[[], AiohttpConnection]) -> None:
+    def __init__(self, handler: Handler, callers: Callers, full: Callable[[Door], AiohttpConnection]) -> None:
         """`full`: makes the connection that takes over what is not plain."""
         self.handler, self.callers, self.full = handler, callers, full
         self.heads = KnownHeads(handler)
 
-    def protocol(self) -> "FastConnection":
+    def protocol(self, door: Door) -> "FastConnection":
         """A protocol for a new connection."""
-        return FastConnection(self)
+        return FastConnection(self, door)
 
 
 class FastConnection(asyncio.Protocol):
@@ -52,6 +52,7 @@ class FastConnection(asyncio.Protocol):
         "_resuming",
         "_waiting_since_s",
         "deadline_s",
+        "door",
         "exchange",
         "peer",
         "wire",
@@ -61,8 +62,8 @@ class FastConnection(asyncio.Protocol):
     peer: str
     wire: asyncio.Transport
 
-    def __init__(self, lane: FastLane) -> None:
-        self._lane = lane
+    def __init__(self, lane: FastLane, door: Door) -> None:
+        self._lane, self.door = lane, door
         self.exchange: Exchange | None = None
         self.writing_paused = False
         self.deadline_s = math.inf
@@ -78,7 +79,7 @@ class FastConnection(asyncio.Protocol):
     # --- the connection ------------------------------------------------------------------------------------------
 
     def is_draining(self) -> bool:
-        return self._lane.callers.draining
+        return self._lane.callers.draining or self.door.closed
 
     @property
     def busy(self) -> bool:
@@ -227,7 +228,7 @@ class FastConnection(asyncio.Protocol):
         callers = self._lane.callers
         if self.wire.is_closing():
             self._early = b""
-        elif not keep_alive or callers.draining:
+        elif not keep_alive or self.is_draining():
             self._early = b""
             self._hand_over().linger()
         else:
@@ -266,7 +267,7 @@ class FastConnection(asyncio.Protocol):
         self._read_on()
         self._lane.callers.closed(self)
         self._request, self._early, self._body = None, b"", []
-        connection = self._lane.full()
+        connection = self._lane.full(self.door)
         self.wire.set_protocol(connection)
         connection.take_over(self.wire, data, writing_paused=self.writing_paused, waiting_since_s=since_s)
         return connection

@@ -1,26 +1,26 @@
 """The data plane as a whole: its parts put together, listening, drained, closed."""
 
 import asyncio
-import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.aiohttp_lane import AiohttpLane
-from proxy.dataplane.callers import Callers
+from proxy.dataplane.callers import Callers, Door
 from proxy.dataplane.deadlines import Watch
 from proxy.dataplane.fast_lane import FastLane
 from proxy.dataplane.handler import Handler
+from proxy.dataplane.listeners import Listeners
 from proxy.dataplane.local_answers import LocalAnswers
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.upstream import ConnectionPools
 from proxy.obs.log import AccessLog, Log
+from proxy.state.listening import Wanted
 from proxy.state.live import KeyLive
 from proxy.state.makers import Makers
 from proxy.state.snapshot import ClientKeys, Snapshot, Snapshots
 from proxy.state.tasks import Tasks
-
-BACKLOG = 4096  # connections the kernel may hold while we are busy
 
 
 class DataPlane:
@@ -54,7 +54,7 @@ class DataPlane:
         handler = Handler(snapshots, tools, clock, dice, id_prefix)
         self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
         self._fast_lane = FastLane(handler, self.callers, self._full_lane.protocol)
-        self._servers: list[asyncio.Server] = []
+        self._listeners = Listeners(self._protocol, self._closed, log)
         self._use(snapshots.current)
 
     def start(self) -> None:
@@ -62,25 +62,23 @@ class DataPlane:
         self.watch.add(self._pools)
         self.watch.start()
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
-        """Serve callers on an address; port 0 lets the system choose. Returns what it became. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        limits = self.callers.limits
-        server = await loop.create_server(
-            self._protocol,
-            host,
-            port,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else limits.head_timeout_s,
-            ssl_shutdown_timeout=None if tls is None else limits.stall_timeout_s,
-        )
-        self._servers.append(server)
-        bound = server.sockets[0].getsockname()
-        return str(bound[0]), int(bound[1])
+    def listening_on(self, wanted: Sequence[Wanted]) -> AbstractAsyncContextManager[None]:
+        """Bind what is new; at the end of the block serve there, and no more where it is not wanted.
 
-    def _protocol(self) -> asyncio.Protocol:
-        return (self._fast_lane if self._snapshots.current.fast_lane else self._full_lane).protocol()
+        Raises CannotListen; then, and if the block raises, all is as it was.
+        """
+        return self._listeners.listening_on(wanted)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where callers are served."""
+        return self._listeners.bound
+
+    def _protocol(self, door: Door) -> asyncio.Protocol:
+        return (self._fast_lane if self._snapshots.current.fast_lane else self._full_lane).protocol(door)
+
+    def _closed(self, door: Door) -> None:
+        self.callers.close(door, open_to_anyone=self._snapshots.current.clients is None)
 
     def swap(self, snapshot: Snapshot) -> None:
         """Requests that come from now on use `snapshot`; those under way keep theirs."""
@@ -122,8 +120,7 @@ class DataPlane:
         self.callers.draining = True
 
     def stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        self._listeners.close()
         self.callers.drain()
 
     async def close(self) -> None:

@@ -263,13 +263,10 @@ async def test_half_written_files_stop_no_reload(files, another, start):
     assert await shown(running.port) == before
 
 
-async def test_listener_that_is_to_speak_tls_or_no_more_needs_a_restart(files, start):
-    running, reload = await start(speaking(files))
-    plain = config_for(UP, keys=False, clients=False, top="listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}")
-    assert (await reload(plain)).need_restart == ("listen",)
-    assert await shown(running.port) == written(files[0])
+async def test_admin_listener_that_is_to_speak_tls_needs_a_restart(files, start):
+    _, reload = await start(speaking(files))
     admin = f", tls: {{cert: '{files[0]}', key: '{files[1]}'}}"
-    assert (await reload(speaking(files, admin=admin))).need_restart == ("admin",)
+    assert (await reload(speaking(files, admin=admin))).need_restart == ("admin.tls",)
 
 
 # --- the end of one ----------------------------------------------------------------------------------------------

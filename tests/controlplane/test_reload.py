@@ -236,19 +236,6 @@ async def test_all_problems_are_answered_over_the_admin_api(start, file):
     assert all(problem.startswith(f"{file}:") for problem in told["problems"])
 
 
-async def test_listener_that_others_reach_is_never_left_without_clients(proxy, file):
-    url = "http://127.0.0.1:1/v1"
-    top = "listen: 0.0.0.0:0\nadmin: {listen: 127.0.0.1:0}\n"
-    running = await proxy(top + config_for(url), path=file)
-    file.write_text(ADMIN + config_for(url, clients=False))
-    result = await running.serinus.reloader.reload()
-    assert isinstance(result, Rejected)
-    assert "clients: none are listed, and 0.0.0.0:0, which others can reach" in result.problems[0]
-    assert (await ask(running.port, get().replace(CLIENT, b""))).status == 401
-    file.write_text(ADMIN + "allow_anonymous: true\n" + config_for(url, clients=False))
-    assert isinstance(await running.serinus.reloader.reload(), Applied)
-
-
 # --- what callers are held to, and the log --------------------------------------------------------------------------
 
 

@@ -87,6 +87,10 @@ class AdminApi:
         """Raises AdminUnavailable."""
         return self._decoded(self._get("/status", window=f"{window_s:g}s"), Status, "/status")
 
+    def config(self) -> dict[str, Any]:
+        """The configuration in force, secrets as fingerprints. Raises AdminUnavailable."""
+        return self._decoded(self._get("/config"), dict[str, Any], "/config")
+
     def audited(self, last: int) -> Audited:
         """Raises AdminUnavailable."""
         return self._decoded(self._get("/audit", last=str(last)), Audited, "/audit")

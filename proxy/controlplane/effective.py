@@ -28,7 +28,7 @@ def effective(settings: Settings) -> dict[str, Any]:
 def _origin(url: str) -> str:
     """Of a webhook: many have their credential in the path."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/… <secret {fingerprint(url)}>"
 
 
 def _without_absent(value: Any) -> Any:

@@ -81,5 +81,7 @@ SecretText = Annotated[
 ]
 """A secret by reference (`env:NAME`, `file:/path`), or itself."""
 
-LocalFile = Annotated[Path, AfterValidator(_locate)]
+LocalFile = Annotated[
+    Path, AfterValidator(_locate), PlainSerializer(lambda path: str(path.absolute()), return_type=str, when_used="json")
+]
 """A file that is read: a relative path begins where the configuration file is."""

@@ -60,10 +60,11 @@ class Proxy:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return int(fields[11]) / TICKS_A_S, int(fields[12]) / TICKS_A_S
 
-    async def metric(self, name: str) -> float:
-        """The sum of a metric's samples."""
+    async def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's samples; of those that have this label, as in `result="applied"`."""
         page = await asyncio.to_thread(self._page)
-        return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if re.match(rf"{name}[ {{]", line))
+        lines = [line for line in page.splitlines() if re.match(rf"{name}[ {{]", line) and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     def _page(self) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as answer:

@@ -25,13 +25,28 @@ Protocols = Callable[[Door], asyncio.Protocol]
 class _Listener:
     """One that is bound. `sockets`: one for each address that its name has."""
 
-    def __init__(self, wanted: Wanted, door: Door, sockets: list[socket.socket], servers: list[asyncio.Server]) -> None:
-        self.wanted, self.door, self.sockets, self._servers = wanted, door, sockets, servers
+    def __init__(self, wanted: Wanted, door: Door, sockets: list[socket.socket]) -> None:
+        self.wanted, self.door, self.sockets = wanted, door, sockets
+        self._servers: list[asyncio.Server] = []
 
     @property
     def bound(self) -> tuple[str, int]:
         host, port, *_ = self.sockets[0].getsockname()
         return str(host), int(port)
+
+    async def prepare(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """All but accepting callers. Raises OSError."""
+        for each in self.sockets:
+            server = await asyncio.get_running_loop().create_server(
+                protocol,
+                sock=each.dup(),
+                backlog=BACKLOG,
+                ssl=self.wanted.tls,
+                ssl_handshake_timeout=self.wanted.handshake_timeout_s,
+                ssl_shutdown_timeout=self.wanted.shutdown_timeout_s,
+                start_serving=False,
+            )
+            self._servers.append(server)
 
     async def serve(self) -> None:
         for server in self._servers:
@@ -50,6 +65,7 @@ class Listeners:
         """`closed`: is told of a door by which nobody comes in any more."""
         self._protocol, self._closed, self._log = protocol, closed, log
         self._open: list[_Listener] = []
+        self._ended = False
 
     @property
     def bound(self) -> list[tuple[str, int]]:
@@ -60,7 +76,7 @@ class Listeners:
     async def listening_on(self, wanted: Sequence[Wanted]) -> AsyncIterator[None]:
         """Bind what is new; at the end serve there, and no more where it is not wanted.
 
-        Raises CannotListen; then, and if the block raises, all is as it was.
+        Raises CannotListen; then, and if the block raises, all is as it was. After `close`, nothing is opened any more.
         """
         before, gone = self._open, list(self._open)
         kept = [_taken_out(gone, each) for each in wanted]
@@ -68,15 +84,19 @@ class Listeners:
         in_the_way: list[_Listener] = []
         try:
             for each, listener in zip(wanted, kept, strict=True):
-                if listener is None:
+                if listener is None and not self._ended:
                     made.append(await self._bind(each, gone, in_the_way))
             yield
         except BaseException:
             for listener in made:
                 listener.close()
-            for listener in in_the_way:
+            for listener in () if self._ended else in_the_way:
                 await self._again(listener)
             raise
+        if self._ended:  # perhaps meanwhile
+            for listener in made:
+                listener.close()
+            return
         new = iter(made)
         self._open = [listener or next(new) for listener in kept]
         for listener in gone:
@@ -121,23 +141,18 @@ class Listeners:
         await reopened.serve()
 
     async def _listener(self, wanted: Wanted, door: Door, sockets: list[socket.socket]) -> _Listener:
-        loop = asyncio.get_running_loop()
-        servers = [
-            await loop.create_server(
-                partial(self._protocol, door),
-                sock=each.dup(),
-                backlog=BACKLOG,
-                ssl=wanted.tls,
-                ssl_handshake_timeout=wanted.handshake_timeout_s,
-                ssl_shutdown_timeout=wanted.shutdown_timeout_s,
-                start_serving=False,
-            )
-            for each in sockets
-        ]
-        return _Listener(wanted, door, sockets, servers)
+        """Owns `sockets` from here on. Raises OSError."""
+        listener = _Listener(wanted, door, sockets)
+        try:
+            await listener.prepare(partial(self._protocol, door))
+        except BaseException:
+            listener.close()
+            raise
+        return listener
 
     def close(self) -> None:
         """Listen nowhere any more."""
+        self._ended = True
         for listener in self._open:
             listener.close()
         self._open = []

@@ -198,3 +198,11 @@ async def test_who_came_by_a_listener_that_others_reach_is_not_let_in_without_a_
     assert await end(caller) == b""
     assert not await is_open(running.port)
     assert (await ask(ports(running)[0], get())).status == 200
+
+
+async def test_nothing_is_opened_by_who_is_about_to_stop(start, free):
+    running, listen = await start("127.0.0.1:0")
+    running.serinus.data_plane.stop_listening()
+    assert isinstance(await listen(f"127.0.0.1:{free}", "127.0.0.1:0"), Applied)
+    assert ports(running) == []
+    assert not await is_open(free)

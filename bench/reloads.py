@@ -228,20 +228,18 @@ async def measure(run: Run, vendor: Vendor, callers: Callers, running: stand.Pro
     swapped = await run.valid(run.file.swap, SWAPS)
     drift_percent = 100 * (running.rss_kib() / run.rss_kib - 1)
     callers.stopped.set()
+    took_s = _now_s() - began_s
     await asyncio.gather(*asking)
     vendor.may_end.set()
     whole = sum(await asyncio.gather(*streams))
-    failed = callers.statuses.total() - callers.statuses[b"200"]
+    calls = callers.statuses.total()
     waits_s = sorted(run.waits_s)
-    rate = callers.statuses.total() / (_now_s() - began_s)
-    print(
-        f"{callers.statuses.total()} calls, {rate:.0f} a second: {dict(callers.statuses)}; {whole} of {STREAMS} streams whole"
-    )
+    print(f"{calls} calls, {calls / took_s:.0f} a second: {dict(callers.statuses)}; {whole} of {STREAMS} streams whole")
     print(f"applied: {applied} of {RELOADS} files, {swapped} of {SWAPS} swaps; rejected: {rejected} of {RELOADS}")
     print(f"a change counts after {1000 * waits_s[len(waits_s) // 2]:.0f} ms, median")
     return all(
         (
-            stand.verdict("failed calls", failed, 0, "calls"),
+            stand.verdict("failed calls", calls - callers.statuses[b"200"], 0, "calls"),
             stand.verdict("broken streams", STREAMS - whole, 0, "streams"),
             stand.verdict("files not applied once", abs(RELOADS - applied), 0, "files"),
             stand.verdict("invalid files not rejected once", abs(RELOADS - rejected), 0, "files"),

@@ -123,6 +123,14 @@ async def test_outcome_is_told_everywhere(start, file):
             assert audited["about"] == {"result": result, "generation": str(generation)}
 
 
+async def test_signal_reloads_in_any_case_and_is_audited(start):
+    running = await start()
+    await running.serinus.follower.reload("SIGHUP")
+    assert running.serinus.metrics.reloads == {"applied": 1, "rejected": 0}
+    (entry,) = (await running.serinus.recorder.audited(1)).entries
+    assert (entry.who, entry.about) == ("SIGHUP", {"result": "applied", "generation": "2"})
+
+
 # --- half-written ------------------------------------------------------------------------------------------------
 
 

@@ -135,7 +135,7 @@ def _upstream(
             key.name,
             _line(auth.header, auth.prefix + value.secret.reveal()),
             value.live,
-            _limits(live.key_limits.setdefault(key.name, Limits()), key.limits, now_s),
+            _limits(live.limits_of_key(key.name), key.limits, now_s),
         )
         for key, value in serving
     )

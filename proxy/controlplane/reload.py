@@ -1,7 +1,7 @@
 """A new configuration while running, or other targets for it: put in force whole, or not at all."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshot
 
 # Read once, when the process starts. A reload that changes one of them says so.
-_AT_START_ONLY = ("listen", "admin", "state_dir", "drain_timeout_s", "pre_drain_s", "downstream", "log")
+_AT_START_ONLY = ("listen", "admin", "state_dir", "workers", "drain_timeout_s", "pre_drain_s", "downstream", "log")
 
 
 def _at_start(settings: Settings, name: str) -> object:
@@ -44,6 +44,9 @@ class Rejected:
     problems: tuple[str, ...]
 
 
+async def _at_once() -> None: ...
+
+
 class Reloader:
     def __init__(
         self,
@@ -53,7 +56,7 @@ class Reloader:
         registry: Registry,
         metrics: Metrics,
         in_force: InForce,
-        swap: Callable[[Snapshot], None],
+        swap: Callable[[Snapshot, Settings, Addresses], None],
         targets: Targets,
         certificates: Certificates,
         log: Log,
@@ -66,6 +69,7 @@ class Reloader:
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
+        self.settled: Callable[[], Awaitable[None]] = _at_once  # waits until those who serve have it in force
         self.on_applied: Callable[[Loaded], None] = lambda loaded: None
         self.on_change: Callable[[Settings, Addresses], None] = lambda settings, addresses: None
 
@@ -102,6 +106,7 @@ class Reloader:
                 self.last = self._applied(loaded)
                 self.on_applied(loaded)
                 await self._certificates.renew()
+                await self.settled()
             return self.last
 
     async def rebuild(self, settings: Settings, changed: Addresses) -> None:
@@ -133,7 +138,7 @@ class Reloader:
     def _put_in_force(self, settings: Settings, addresses: Addresses, generation: int) -> None:
         """Raises ConfigInvalid; then nothing has changed."""
         snapshot = build(settings, self._registry, self._metrics, generation, addresses, self._in_force)
-        self._swap(snapshot)
+        self._swap(snapshot, settings, addresses)
         self.settings = settings
         self.on_change(settings, addresses)
         self.generation = self._metrics.generation = generation

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.deadlines import Timed, Watch
+from proxy.model.settings import Downstream
 from proxy.obs.log import Log
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ class Limits:
     idle_timeout_s: float = 75.0
     stall_timeout_s: float = 60.0
     max_connections: int = 10_000
+
+    @classmethod
+    def of(cls, settings: Downstream) -> Self:
+        return cls(
+            settings.head_timeout_s,
+            settings.body_timeout_s,
+            settings.idle_timeout_s,
+            settings.stall_timeout_s,
+            settings.max_connections,
+        )
 
 
 class Caller(Protocol):

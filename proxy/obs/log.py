@@ -7,14 +7,16 @@ and header values not at all, paths without their query.
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import structlog
 
 from proxy.model.secret import Secret
-from proxy.obs.output import Stream
+from proxy.model.settings import Log as LogSettings
+from proxy.obs.access_lines import AccessLines
+from proxy.obs.output import Output, Stream
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -55,6 +57,14 @@ def configure(level: str, style: str, stream: Stream = sys.stderr) -> Log:
     log: Log = structlog.wrap_logger(_Writer(stream), processors, wrapper).bind()  # bound once, not at each event
     _adopt_standard_logging(log, level)
     return log
+
+
+def access_to(settings: LogSettings, output: Output, log: Log, also: Mapping[str, object]) -> AccessLog | None:
+    """Where the access log goes, if there is one; `also` is in each of its lines, as it is in those of `log`."""
+    if not settings.access:
+        return None
+    by_line = settings.format == "json" and settings.level in ("debug", "info")
+    return AccessLines(output, also=also) if by_line else access_log(log)
 
 
 def _to_json(event: dict[str, Any], **_: Any) -> str:

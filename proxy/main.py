@@ -256,6 +256,8 @@ class Serinus:
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""
         self.ready = False
+        if self.workers is not None:
+            await self.workers.refresh()
         self.log.info("draining", open_requests=self.data_plane.busy)
         await self.data_plane.drain(self.settings.pre_drain_s, self.settings.drain_timeout_s)
 

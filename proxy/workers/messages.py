@@ -109,6 +109,13 @@ class WasCut:
     cut: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Its last words."""
+
+    cut: int  # requests that were still under way
+
+
 # --- said by both ----------------------------------------------------------------------------------------------------
 
 

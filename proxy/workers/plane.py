@@ -62,7 +62,9 @@ class Workers:
             m.WasCut: lambda worker, told: worker.answer(told.number, told.cut),
             m.Notes: self._noted,
             m.Made: self._made,
+            m.Ended: self._ended,
         }
+        self._cut = 0  # requests, by workers that have ended
         self.deadline_s = 0.0
 
     # --- as the data plane ---------------------------------------------------------------------------------------
@@ -165,8 +167,8 @@ class Workers:
 
     @property
     def busy(self) -> int:
-        """How many requests are under way, as far as was told."""
-        return sum(count for _, count in self._registry.inflight())
+        """How many requests are under way, as far as was told, or were until they were cut."""
+        return sum(count for _, count in self._registry.inflight()) + self._cut
 
     async def drain(self, pre_drain_s: float, timeout_s: float) -> None:
         """Let what runs come to its end. Workers end by it."""
@@ -233,6 +235,9 @@ class Workers:
         others = {place: value for place, value in told.notes.items() if place[0] in FROM_ABOVE}
         if others:
             self.staff.tell(m.Notes(others), but=worker)
+
+    def _ended(self, worker: Worker, told: m.Ended) -> None:
+        self._cut += told.cut
 
     def _made(self, worker: Worker, told: m.Made) -> None:
         for made, maker in told.ids:

@@ -81,6 +81,7 @@ class Worker:
         self._tasks = Tasks()
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._drain = m.Drain(0.0, 0.0)
+        self._was_signalled = False
         self._looks = self._open = 0
         self.deadline_s = 0.0
         # Once it is configured:
@@ -91,7 +92,7 @@ class Worker:
 
     async def run(self, link: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._terminated)
+        loop.add_signal_handler(signal.SIGTERM, self._signalled)
         link.setblocking(False)
         await loop.create_connection(lambda: self._link, sock=link)
         await self._stop.wait()
@@ -102,6 +103,7 @@ class Worker:
         await asyncio.wait(draining, return_when=asyncio.FIRST_COMPLETED)
         draining[1].cancel()
         loop.remove_reader(self._door)
+        self._link.send(m.Ended(plane.busy))
         await plane.close()
         self._tell_counts(0)
         self._link.close()
@@ -111,25 +113,23 @@ class Worker:
     async def _end(self, plane: DataPlane) -> None:
         await plane.drain(self._drain.pre_drain_s, self._drain.timeout_s)
 
-    def _terminated(self) -> None:
-        """Somebody wants this worker to end: at once, if it is told again."""
-        if self._stop.is_set():
+    def _signalled(self) -> None:
+        """Somebody wants this worker to end: at once, if it is told a second time."""
+        if self._was_signalled:
             self._stop_now.set()
-        elif self._plane is not None:
+        self._was_signalled = True
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        if self._plane is not None and not self._stop.is_set():
             self._drain = m.Drain(self._settings.pre_drain_s, self._settings.drain_timeout_s)
-            self._stop.set()
-        else:
-            self._stop.set()
+        self._stop.set()
 
     def _lost(self) -> None:
         """The process above is gone. Its successor, if there is one, says when to end."""
         if not self._stop.is_set():
             wait_s = 0.0 if self._plane is None else self._settings.pre_drain_s
-            asyncio.get_running_loop().call_later(wait_s, self._orphaned)
-
-    def _orphaned(self) -> None:
-        if not self._stop.is_set():
-            self._terminated()
+            asyncio.get_running_loop().call_later(wait_s, self._end_soon)
 
     # --- what it is told -----------------------------------------------------------------------------------------
 

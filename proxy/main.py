@@ -1,19 +1,12 @@
-"""The composition root: builds everything, introduces the two planes to each other, runs, drains, ends."""
+"""The composition root: builds everything, introduces the two planes to each other, starts, drains, ends."""
 
-import asyncio
-import gc
 import os
 import random
-import resource
 import secrets
-import signal
-import sys
+import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
-
-import uvloop
 
 from proxy import __version__
 from proxy.controlplane.admin import Admin
@@ -32,33 +25,31 @@ from proxy.controlplane.decisions import Decisions
 from proxy.controlplane.follow import Follower
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
-from proxy.controlplane.load import Loaded, load
+from proxy.controlplane.load import Loaded
 from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.reload import Reloader
-from proxy.controlplane.state_dir import locked
 from proxy.controlplane.status import Reporter
 from proxy.controlplane.targets import Targets
 from proxy.controlplane.watched_files import WatchedFiles
 from proxy.controlplane.webhooks import Webhooks
 from proxy.dataplane.server import DataPlane
-from proxy.model.settings import Settings
 from proxy.obs.access_lines import AccessLines
-from proxy.obs.log import AccessLog, Log, access_log, configure, set_level
+from proxy.obs.log import AccessLog, Log, access_log
 from proxy.obs.metrics import Metrics
-from proxy.obs.output import Output
 from proxy.obs.recent import Recent
 from proxy.policy.canary import CanaryEvent
 from proxy.state.listening import CannotListen
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshots
 from proxy.state.tasks import Tasks
+from proxy.workers.cells import ABOVE, Cells, Rows
+from proxy.workers.nursery import Nursery
+from proxy.workers.plane import Workers
 
 Environ = Callable[[], Mapping[str, str]]
 clock = time.monotonic  # noqa: TID251 - the one clock; everything below is handed it
 wall_clock = time.time  # noqa: TID251 - for what others date: nothing here expires by it
-DRAIN_LOOK_S = 0.05
 LOOK_S = 60.0  # at certificates: of some changes nobody is told, as on network file systems
-GC_ALLOCATIONS = 50_000
 
 
 class Serinus:
@@ -73,12 +64,19 @@ class Serinus:
         clock: Callable[[], float] = clock,
         access: AccessLog | None = None,
         wall_clock: Callable[[], float] = wall_clock,
+        nursery: Nursery | None = None,
+        cells: Cells | None = None,
         follow: Collection[Path] = (),
     ) -> None:
-        """`access`: where the access log goes, if not to `log`. `follow`: what to put in force when it changes."""
+        """`access`: where the access log goes, if not to `log`. `nursery` and `cells`: where workers are to serve.
+
+        `follow`: the files to put in force when they change.
+        """
         settings = loaded.settings
         self.settings, self.log = settings, log
-        self.registry, self.metrics = Registry(clock), Metrics()
+        self.metrics = Metrics()
+        rows = None if cells is None else Rows(cells, ABOVE)
+        self.registry = Registry(clock) if rows is None else Registry(clock, limits_of=rows.limits)
         self.certificates = Certificates(settings, wall_clock, log)
         self.keyring = Keyring(settings, self.registry, clock, random.random, log)
         state_dir = settings.state_dir.absolute()
@@ -98,10 +96,15 @@ class Serinus:
         self.metrics.outcomes, self.metrics.limited = self.registry.outcomes, self.registry.limited
         self._access = access or access_log(log)
         self.set_level: Callable[[str], None] = lambda level: None  # of the log
-        self.data_plane = DataPlane(
+        self.workers: Workers | None = None
+        if nursery is not None and cells is not None and rows is not None:
+            self.workers = Workers(nursery, cells, rows, self.registry, self.metrics, in_force, clock, log)
+            self.workers.swap(snapshots.current, settings, {})
+        self.data_plane: DataPlane | Workers = self.workers or DataPlane(
             snapshots, clock, log, self._access, random.getrandbits, secrets.token_hex(6), wall_clock
         )
-        self.metrics.connections = lambda: len(self.data_plane.callers.open)
+        self.metrics.connections = lambda: self.data_plane.connections
+        self.metrics.workers = lambda: 1 if self.workers is None else len(self.workers.staff.ready)
         self._recent = Recent(self.metrics, clock)
         reporter = Reporter(
             snapshots,
@@ -127,7 +130,7 @@ class Serinus:
             self.metrics,
             in_force,
             self.data_plane.swap,
-            self.data_plane.listening_on,
+            self.data_plane.listening_on if isinstance(self.data_plane, DataPlane) else None,
             self.targets,
             self.certificates,
             log,
@@ -137,6 +140,9 @@ class Serinus:
         self.clients.on_change = self.data_plane.swap_clients
         self.canaries.on_change = self._canaries_changed
         self.canaries.on_event = self._canary_told
+        if self.workers is not None:
+            self.canaries.on_due = self._gather
+            self.reloader.settled = self.workers.settled
         self.checks = Checks(settings, self.registry, self.keyring, clock, log)
         self.reloader.on_change = self.checks.use
         self.follower = Follower(self.reloader, self.recorder, follow, log)
@@ -172,7 +178,9 @@ class Serinus:
             canaries,
             self.recorder,
             ready=lambda: self.ready,
+            refresh=_nothing if self.workers is None else self.workers.refresh,
         )
+        self.inherited: dict[str, socket.socket] = {}  # that already listen, by address
         self.addresses: list[tuple[str, int]] = []
         self.admin_address = ("", 0)
 
@@ -186,14 +194,23 @@ class Serinus:
         self.data_plane.watch.add(self.webhooks)
         if isinstance(self._access, AccessLines):
             self.data_plane.watch.add(self._access)
-        self.admin_address = await _bound(self.admin.start(self.certificates.admin), str(self.settings.admin.listen))
-        async with self.data_plane.listening_on(self.certificates.wanted(self.settings)):
-            pass
-        self.addresses = self.data_plane.addresses
+        admin = self.admin.start(self.certificates.handshakes("admin"))
+        self.admin_address = await _bound(admin, str(self.settings.admin.listen))
+        if isinstance(self.data_plane, DataPlane):
+            async with self.data_plane.listening_on(self.certificates.wanted(self.settings)):
+                pass
+            self.addresses = self.data_plane.addresses
+        else:
+            for index, listener in enumerate(self.settings.listen):
+                address, inherited = listener.address, self.inherited.pop(str(listener.address), None)
+                listening = self.data_plane.listen(index, address.host, address.port, inherited)
+                self.addresses.append(await _bound(listening, str(address)))
         self._tasks.spawn(self.checks.run())
         self._tasks.spawn(self.follower.run())
         self._tasks.spawn(self.certificate_files.run())
         self._tasks.spawn(self.targets.run(self.reloader.rebuild))
+        if self.workers is not None:
+            await self.workers.ready()
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
 
@@ -211,7 +228,17 @@ class Serinus:
         self.set_level(loaded.settings.log.level)
 
     def _canaries_changed(self) -> None:
+        if self.workers is not None:
+            self.workers.follow(self.canaries.rollouts)
         self.recorder.begin_save_canaries(self.canaries.kept)
+
+    def _gather(self, due: Collection[str], now_s: float) -> None:
+        """These are due: what closed at the workers until now is wanted first."""
+        self._tasks.spawn(self._look(due, now_s))
+
+    async def _look(self, due: Collection[str], now_s: float) -> None:
+        assert self.workers is not None  # noqa: S101 - it is they who are asked
+        self.canaries.look(due, now_s, await self.workers.harvests(due, now_s))
 
     def _canary_told(self, canary: str, event: CanaryEvent, who: str) -> None:
         about = {"canary": canary, "text": event.text, "numbers": in_percent(event.numbers)}
@@ -227,28 +254,33 @@ class Serinus:
     async def drain(self) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""
         self.ready = False
-        self.data_plane.begin_drain()
+        if self.workers is not None:
+            await self.workers.refresh()
         self.log.info("draining", open_requests=self.data_plane.busy)
-        await asyncio.sleep(self.reloader.settings.pre_drain_s)
-        self.data_plane.stop_listening()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.reloader.settings.drain_timeout_s):
-                while self.data_plane.busy:  # noqa: ASYNC110 - an event would be paid for on every request
-                    await asyncio.sleep(DRAIN_LOOK_S)
+        settings = self.reloader.settings
+        await self.data_plane.drain(settings.pre_drain_s, settings.drain_timeout_s)
 
-    async def close(self) -> None:
-        cut = self.data_plane.busy
+    async def rest(self) -> None:
+        """Write down what must be known of all this by who takes its place."""
         await self.stop_checking()
-        await self.data_plane.close()
         await self.admin.close()
         await self.webhooks.close()
         if self.canaries.rollouts:
             await self.recorder.save_canaries(self.canaries.kept)
         await self.recorder.close()
+
+    async def close(self) -> None:
+        cut = self.data_plane.busy
+        await self.stop_checking()
+        await self.data_plane.close()
+        await self.rest()
         if isinstance(self._access, AccessLines):
             self._access.flush()
         if self.addresses:
             self.log.info("stopped", cut_requests=cut)
+
+
+async def _nothing() -> None: ...
 
 
 async def _bound(listening: Awaitable[tuple[str, int]], address: str) -> tuple[str, int]:
@@ -257,62 +289,3 @@ async def _bound(listening: Awaitable[tuple[str, int]], address: str) -> tuple[s
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise CannotListen(f"cannot listen on {address}: {reason}") from None
-
-
-async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], None] = lambda: None) -> None:
-    """Serve until `stop` is set or a signal says so, then drain; a second signal ends at once. SIGHUP reloads.
-
-    Raises CannotListen.
-    """
-    loop, stop_now, tasks = asyncio.get_running_loop(), asyncio.Event(), Tasks()
-
-    def on_stop() -> None:
-        (stop_now if stop.is_set() else stop).set()
-
-    loop.add_signal_handler(signal.SIGTERM, on_stop)
-    loop.add_signal_handler(signal.SIGINT, on_stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(serinus.follower.reload("SIGHUP")))
-    try:
-        await serinus.start()
-        on_start()
-        await stop.wait()
-        endings = [tasks.spawn(serinus.drain()), loop.create_task(stop_now.wait())]
-        _, pending = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-    finally:
-        await tasks.close()
-        await serinus.close()
-
-
-def serve(path: Path, environ: Environ, follow: Collection[Path] = ()) -> None:
-    """Serve the configuration at `path` until SIGTERM or SIGINT. `follow`: the files to put in force when they change.
-
-    Raises ConfigInvalid, StateDirUnusable or CannotListen before anything is served.
-    """
-    loaded = load(path, environ())
-    settings: Settings = loaded.settings
-    output = Output(sys.stderr.fileno())
-    log = configure(settings.log.level, settings.log.format, output)
-    output.on_lost = lambda lines: log.warning("log_lines_lost", lines=lines)
-    for warning in loaded.warnings:
-        log.warning("config_warning", problem=str(warning))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it would hold keys
-    # What was made so far stays; what requests make is freed by its counts. So the cycle collector may look rarely.
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 10, 100)
-    with locked(settings.state_dir):
-        try:
-            uvloop.run(_serve(path, environ, loaded, log, output, follow))
-        finally:
-            output.close()
-
-
-async def _serve(
-    path: Path, environ: Environ, loaded: Loaded, log: Log, output: Output, follow: Collection[Path]
-) -> None:
-    by_line = loaded.settings.log.format == "json"
-    serinus = Serinus(path, environ, loaded, log, access=AccessLines(output) if by_line else None, follow=follow)
-    serinus.set_level = set_level
-    serinus.data_plane.watch.add(output)
-    await run(serinus, asyncio.Event())

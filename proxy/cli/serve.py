@@ -8,7 +8,7 @@ from proxy.cli.environment import env_file_option, environment
 from proxy.controlplane.problems import ConfigInvalid
 from proxy.controlplane.state_dir import StateDirUnusable
 from proxy.controlplane.state_file import StateUnreadable, StateUnwritable
-from proxy.main import serve as run
+from proxy.process import serve as run
 from proxy.state.listening import CannotListen
 
 
@@ -19,7 +19,8 @@ from proxy.state.listening import CannotListen
 def serve(path: Path, env_file: Path | None, watch: bool) -> None:
     """Serve a configuration until SIGTERM or SIGINT.
 
-    When its file or the --env-file changes it is put in force, if it is valid. SIGHUP reads both again in any case.
+    When its file or the --env-file changes it is put in force, if it is valid. SIGHUP reads both again in any case;
+    SIGUSR2 restarts its workers.
     """
     sources = [path] if env_file is None else [path, env_file]
     try:

@@ -41,9 +41,12 @@ class Admin:
         canaries: AdminCanaries,
         recorder: Recorder,
         ready: Callable[[], bool],
+        refresh: Callable[[], Awaitable[None]],
     ) -> None:
+        """`refresh`: has those who serve tell what they counted."""
         self._settings, self._metrics, self._reporter = settings, metrics, reporter
         self._reloader, self._recorder, self._ready = reloader, recorder, ready
+        self._refresh = refresh
         self._keys, self._clients, self._canaries = keys, clients, canaries
         self._tokens = {sha256(token.value.reveal().encode()).digest(): token.name for token in settings.tokens}
         self._runner: web.AppRunner | None = None
@@ -117,6 +120,7 @@ class Admin:
         return web.Response(text="ok\n") if self._ready() else web.Response(text="draining\n", status=503)
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
+        await self._refresh()
         body, content_type = self._metrics.render(request.headers.get("accept", ""))
         return web.Response(body=body, headers={"content-type": content_type})
 
@@ -125,6 +129,7 @@ class Admin:
             window_s = min(parse_wait(request.query.get("window", DEFAULT_WINDOW)), LONGEST_S)
         except ValueError as error:
             return answer({"error": f"window: {error}"}, 400)
+        await self._refresh()
         return answer(self.status(window_s))
 
     def status(self, window_s: float) -> Status:

@@ -1,6 +1,6 @@
 """The admin API's part about clients: who they are, issue a key, let one expire, revoke them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import Annotated
 
@@ -51,7 +51,7 @@ class AdminClients:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
-        cut: Callable[[Collection[bytes]], int],
+        cut: Callable[[Collection[bytes]], Awaitable[int]],
     ) -> None:
         """`cut` ends the requests that came with a key of these digests, and says how many."""
         self._clients, self._registry, self._recorder = clients, registry, recorder
@@ -111,7 +111,7 @@ class AdminClients:
         except ClientNotFound as error:
             raise refused(HTTPStatus.NOT_FOUND, str(error)) from None
         fingerprints = [key.fingerprint for key in keys]
-        cut = self._cut(frozenset(digest_in(key.key_hash) for key in keys)) if wanted.now else 0
+        cut = await self._cut(frozenset(digest_in(key.key_hash) for key in keys)) if wanted.now else 0
         about = {"client": name, "fingerprints": " ".join(fingerprints), "cut": str(cut)}
         kept = await self._kept(request, "client_keys_revoked", about)
         return answer({"client": name, "revoked": fingerprints, "cut": cut, **kept})

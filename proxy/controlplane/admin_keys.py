@@ -1,7 +1,7 @@
 """The admin API's part about keys: how they fare, rotate one, revoke one."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -39,7 +39,7 @@ class AdminKeys:
         keyring: Keyring,
         recorder: Recorder,
         clock: Callable[[], float],
-        cut: Callable[[Collection[KeyLive]], int],
+        cut: Callable[[Collection[KeyLive]], Awaitable[int]],
     ) -> None:
         """`cut` ends the requests that hold one of these values, and says how many."""
         self._keyring, self._recorder, self._clock, self._cut = keyring, recorder, clock, cut
@@ -89,7 +89,7 @@ class AdminKeys:
             hit = self._keyring.revoke(*_place(request), request[HOLDER], wanted.fingerprint)
         except KeyNotFound as error:
             raise refused(HTTPStatus.NOT_FOUND, str(error)) from None
-        cut = self._cut(hit) if wanted.now else 0
+        cut = await self._cut(hit) if wanted.now else 0
         about = {"key": "/".join(_place(request)), "fingerprint": wanted.fingerprint or "in force", "cut": str(cut)}
         kept = self._recorder.save(self._keyring)
         audited = self._recorder.done("key_revocation_asked", request[HOLDER], request.remote or "", about)

@@ -19,7 +19,7 @@ from proxy.controlplane.serving import Serving, as_configured
 from proxy.model import settings as s
 from proxy.obs.metrics import Metrics, SeriesLabels
 from proxy.policy.balance import Node, balancer
-from proxy.policy.canary import Arm, Rollout
+from proxy.policy.canary import Arm, Enrolment
 from proxy.policy.cors import Cors
 from proxy.policy.key_turns import KeyTurns
 from proxy.policy.limits import Limits
@@ -40,7 +40,7 @@ from proxy.state.snapshot import (
 )
 
 KeysInForce = Callable[[str, s.UpstreamKey], Iterable[Serving]]  # of an upstream's key
-RolloutsInForce = Callable[[s.Settings], Mapping[str, Rollout]]  # by the canary's name
+RolloutsInForce = Callable[[s.Settings], Mapping[str, Enrolment]]  # by the canary's name
 ClientsInForce = Callable[[s.Settings], ClientKeys | None]
 Addresses = Mapping[str, tuple[str, ...]]
 """By upstream. One that has none here is a single target, reached by its name."""
@@ -148,7 +148,7 @@ def _upstream(
             key.name,
             _line(auth.header, auth.prefix + value.secret.reveal()),
             value.live,
-            _limits(live.key_limits.setdefault(key.name, Limits()), key.limits, now_s),
+            _limits(live.limits_of_key(key.name), key.limits, now_s),
         )
         for key, value in serving
     )
@@ -275,7 +275,7 @@ def _pools(settings: s.Settings, targets: _Targets, registry: Registry) -> dict[
     return built
 
 
-def _canaries(rollouts: Mapping[str, Rollout], pools: Mapping[str, Pool], registry: Registry) -> dict[str, Canary]:
+def _canaries(rollouts: Mapping[str, Enrolment], pools: Mapping[str, Pool], registry: Registry) -> dict[str, Canary]:
     """By their names."""
     return {
         name: Canary(

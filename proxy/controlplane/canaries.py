@@ -5,7 +5,7 @@ another question, and begins anew. Nothing here decides: `policy/canary` does, a
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from proxy.model.settings import Settings
 from proxy.obs.log import Log
 from proxy.policy.canary import CanaryEvent, CanarySpec, Rollout
 from proxy.policy.canary.arms import Dice
+from proxy.policy.canary.counts import Harvest
 from proxy.policy.canary.states import OVER
 
 QUIET = frozenset(("evaluated",))  # told often, and asked for by nobody
@@ -60,6 +61,7 @@ class Canaries:
         self.transitions: dict[tuple[str, str], int] = {}  # how often what happened to which canary
         self.on_event: Callable[[str, CanaryEvent, str], None] = lambda canary, event, who: None
         self.on_change: Callable[[], None] = lambda: None
+        self.on_due: Callable[[Collection[str], float], None] = lambda due, now_s: self.look(due, now_s, {})
         self.deadline_s = 0.0  # of the next look
         self._take(settings, {} if kept is None else kept.rollouts)
 
@@ -116,13 +118,23 @@ class Canaries:
         """It is time to look at those that are due."""
         due = [name for name, one in self.rollouts.items() if self._due_s[name] <= now_s and one.state not in OVER]
         for name in due:
-            rollout = self.rollouts[name]
-            self._due_s[name] = now_s + rollout.spec.analysis.interval_s
-            self._told(name, rollout.tick(now_s), ITSELF)
+            self._due_s[name] = now_s + self.rollouts[name].spec.analysis.interval_s
+        self._wait()
+        if due:
+            self.on_due(due, now_s)
+
+    def look(self, due: Collection[str], now_s: float, harvests: Mapping[str, Iterable[Harvest]]) -> None:
+        """See what follows from what these saw until then, here and (`harvests`) elsewhere."""
+        for name in due:
+            rollout = self.rollouts.get(name)
+            if rollout is not None:
+                self._told(name, rollout.tick(now_s, harvests.get(name, ())), ITSELF)
+        self._wait()
+        self.on_change()
+
+    def _wait(self) -> None:
         waiting = [due_s for name, due_s in self._due_s.items() if self.rollouts[name].state not in OVER]
         self.deadline_s = min(waiting, default=math.inf)
-        if due:
-            self.on_change()
 
     def command(self, name: str, what: str, who: str, **options: object) -> list[CanaryEvent]:
         """Tell a rollout something by hand. Raises CanaryNotFound, IllegalTransition where it is no time for it, and

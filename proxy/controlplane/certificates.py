@@ -211,10 +211,9 @@ class Certificates:
         for shown in self._shown.values():
             self._warn(shown)
 
-    @property
-    def admin(self) -> Handshakes | None:
-        """For the admin listener; None if that speaks plain HTTP."""
-        shown = self._shown.get(("admin", "tls"))
+    def handshakes(self, *place: str | int) -> Handshakes | None:
+        """For the listener at this place; None if that speaks plain HTTP."""
+        shown = self._shown.get((*place, "tls"))
         return None if shown is None else shown.handshakes
 
     def wanted(self, settings: Settings) -> tuple[Wanted, ...]:

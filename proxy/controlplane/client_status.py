@@ -53,7 +53,7 @@ def client_statuses(clients: Clients, registry: Registry, now_s: float, wall_s: 
             None if models is None else list(models),
             {limit: number for limit, number in limits.model_dump().items() if number is not None},
             _left(Limits(**limits.model_dump()) if live is None else live.limits, limits, now_s),
-            0 if live is None else live.limits.under_way,
+            0 if live is None else live.limits.in_all,
             {} if live is None else {limit: count for limit, count in live.limited.items() if count},
             keys.get(name, []),
         )
@@ -61,7 +61,7 @@ def client_statuses(clients: Clients, registry: Registry, now_s: float, wall_s: 
 
 def client_traffic(registry: Registry) -> dict[str, ClientTraffic]:
     """Of those that have something under way, or were refused something."""
-    counts = {name: (live.limits.under_way, sum(live.limited.values())) for name, live in registry.clients.items()}
+    counts = {name: (live.limits.in_all, sum(live.limited.values())) for name, live in registry.clients.items()}
     return {name: ClientTraffic(*counts[name]) for name in sorted(counts) if any(counts[name])}
 
 
@@ -84,5 +84,5 @@ def _left(live: Limits, limits: ClientLimits, now_s: float) -> dict[str, int]:
     if live.tokens is not None:
         left["tokens_per_minute"] = live.tokens.remaining(now_s)
     if live.concurrent is not None:
-        left["concurrent"] = max(0, live.concurrent - live.under_way)
+        left["concurrent"] = max(0, live.concurrent - live.in_all)
     return left

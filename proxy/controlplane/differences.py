@@ -10,17 +10,24 @@ from proxy.model.settings import Settings
 
 # Read once, when the process starts. Which files certificates are in is no matter: they are read again.
 AT_START: Mapping[str, Callable[[Settings], object]] = {
+    "listen": lambda settings: [(listener.address, listener.tls is None) for listener in settings.listen],
     "admin.listen": lambda settings: settings.admin.listen,
     "admin.tokens": lambda settings: settings.admin.tokens,
     "admin.tls": lambda settings: settings.admin.tls is None,
     "state_dir": lambda settings: settings.state_dir,
+    "workers": lambda settings: settings.workers,
     "log.format": lambda settings: settings.log.format,
 }
 
 
-def need_restart(before: Settings, after: Settings) -> tuple[str, ...]:
-    """The places that differ, of those that are read only at the start."""
-    return tuple(place for place, read in AT_START.items() if read(before) != read(after))
+def need_restart(before: Settings, after: Settings, *, listen: bool) -> tuple[str, ...]:
+    """The places that differ, of those that are read only at the start. `listen`: is that one of them, too?"""
+    places = _at_start(listen=listen)
+    return tuple(place for place in places if AT_START[place](before) != AT_START[place](after))
+
+
+def _at_start(*, listen: bool) -> tuple[str, ...]:
+    return tuple(place for place in AT_START if listen or place != "listen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +39,32 @@ class Difference:
     needs_restart: bool
 
 
-def differences(before: Any, after: Any, path: str = "") -> Iterator[Difference]:
-    """Between two configurations as `effective` shows them, without secrets.
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+    """Between two configurations as `effective` shows them, without secrets; the one before is in force.
 
     What has a name is compared with what has the same one, wherever in its list that stands; of other lists, what is
     there in both is left out, and what takes another's place is compared with that.
     """
+    at_start = _at_start(listen=before.get("workers", 1) != 1)  # workers are handed callers, and open nothing
+    for path, old, new in _differing(before, after, ""):
+        kind = "added" if old is None else "removed" if new is None else "changed"
+        restart = ".tls." not in path and any(_is_within(path, place) for place in at_start)
+        yield Difference(path, kind, old, new, restart)  # type: ignore[arg-type]
+
+
+def _differing(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     if before == after:
         return
     match before, after:
         case dict(), dict():
             for name in [*before, *(name for name in after if name not in before)]:
                 place = f"{path}.{name}" if path else name
-                yield from differences(before.get(name), after.get(name), place)
+                yield from _differing(before.get(name), after.get(name), place)
         case list(), list() if all(isinstance(each, dict) for each in [*before, *after]):
             for place, old, new in _paired(before, after):
-                yield from differences(old, new, f"{path}[{place}]")
+                yield from _differing(old, new, f"{path}[{place}]")
         case _:
-            kind = "added" if before is None else "removed" if after is None else "changed"
-            yield Difference(path, kind, before, after, _needs_restart(path, kind))  # type: ignore[arg-type]
+            yield path, before, after
 
 
 _Pair = tuple[str | int, Any, Any]
@@ -77,7 +91,5 @@ def _by_name(entries: Sequence[Any]) -> dict[str, Any] | None:
     return None if None in named or len(named) < len(entries) else named
 
 
-def _needs_restart(path: str, kind: str) -> bool:
-    if path.startswith("admin.tls"):
-        return path == "admin.tls" and kind != "changed"
-    return any(path == place or path.startswith((f"{place}.", f"{place}[")) for place in AT_START)
+def _is_within(path: str, place: str) -> bool:
+    return path == place or path.startswith((f"{place}.", f"{place}["))

@@ -49,16 +49,16 @@ class Follower:
         """Put in force what has changed."""
         if self._sources:
             content, *_ = [await _whole(source) for source in self._sources]
-            self._record(await self._reloader.reload_if_changed(content), str(self._sources[0]))
+            await self._record(await self._reloader.reload_if_changed(content), str(self._sources[0]))
         await self._reloader.read_secrets_if_changed()
 
     async def reload(self, who: str) -> None:
         """Somebody asks for it, changed or not."""
-        self._record(await self._reloader.reload(), who)
+        await self._record(await self._reloader.reload(), who)
 
-    def _record(self, outcome: Outcome | None, who: str) -> None:
+    async def _record(self, outcome: Outcome | None, who: str) -> None:
         if outcome is not None:
-            self._recorder.event("configuration_reloaded", who, audited(outcome))
+            await self._recorder.done("configuration_reloaded", who, "", audited(outcome))
 
 
 def audited(outcome: Outcome) -> dict[str, str]:

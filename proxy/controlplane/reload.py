@@ -1,14 +1,14 @@
 """A new configuration while running, or other targets for it: put in force whole, or not at all."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from proxy.controlplane.build import Addresses, InForce, build
-from proxy.controlplane.certificates import Certificates
+from proxy.controlplane.certificates import Certificates, Prepared
 from proxy.controlplane.differences import need_restart
 from proxy.controlplane.load import Loaded, load_content, read_anew, read_content
 from proxy.controlplane.problems import ConfigInvalid, Problem
@@ -40,6 +40,9 @@ class Rejected:
 Outcome = Applied | Rejected
 
 
+async def _at_once() -> None: ...
+
+
 class Reloader:
     def __init__(
         self,
@@ -49,12 +52,13 @@ class Reloader:
         registry: Registry,
         metrics: Metrics,
         in_force: InForce,
-        swap: Callable[[Snapshot], None],
-        listening_on: Callable[[Sequence[Wanted]], AbstractAsyncContextManager[None]],
+        swap: Callable[[Snapshot, Settings, Addresses], None],
+        listening_on: Callable[[Sequence[Wanted]], AbstractAsyncContextManager[None]] | None,
         targets: Targets,
         certificates: Certificates,
         log: Log,
     ) -> None:
+        """`listening_on`: None where listeners stay as they are until a restart."""
         self._path, self._environ, self._started_with = path, environ, started_with.settings
         self._loaded = started_with  # in force
         self.settings = started_with.settings  # likewise
@@ -66,6 +70,7 @@ class Reloader:
         self._one_at_a_time = asyncio.Lock()
         self.generation = metrics.generation
         self.last: Outcome | None = None
+        self.settled: Callable[[], Awaitable[None]] = _at_once  # waits until those who serve have it in force
         self.on_applied: Callable[[Loaded], None] = lambda loaded: None
         self.on_change: Callable[[Settings, Addresses], None] = lambda settings, addresses: None
 
@@ -125,7 +130,7 @@ class Reloader:
             loaded = await asyncio.to_thread(read)
             certificates = await self._certificates.prepare(loaded.settings)
             addresses = await self._targets.look_up(loaded.settings)
-            async with self._listening_on(certificates.wanted(loaded.settings)):
+            async with self._listening(loaded.settings, certificates):
                 self._put_in_force(loaded.settings, addresses, self.generation + 1)
         except ConfigInvalid as invalid:
             self.last = self._reject(invalid.problems)
@@ -138,7 +143,24 @@ class Reloader:
             self.on_applied(loaded)
             self.last = self._applied(loaded)
             await self._certificates.renew()
+            await self.settled()
         return self.last
+
+    def _listening(self, settings: Settings, certificates: Prepared) -> AbstractAsyncContextManager[None]:
+        """Raises ConfigInvalid, or CannotListen when it is entered."""
+        if self._listening_on is not None:
+            return self._listening_on(certificates.wanted(settings))
+        self._check_exposure(settings)
+        return nullcontext()
+
+    def _check_exposure(self, settings: Settings) -> None:
+        """Anyone may call where no clients are listed, and that was judged by the file's listeners: ours stay open."""
+        if settings.clients or settings.allow_anonymous:
+            return
+        exposed = [listener.address for listener in self._started_with.listen if not listener.address.is_loopback]
+        message = "none are listed, and {}, which others can reach, is open until a restart: list clients, or restart"
+        if exposed:
+            raise ConfigInvalid(tuple(Problem(("clients",), None, message.format(address)) for address in exposed))
 
     async def rebuild(self, settings: Settings, changed: Addresses) -> None:
         """Put other addresses of some upstreams in force, unless these settings are not in force any more."""
@@ -169,7 +191,7 @@ class Reloader:
     def _put_in_force(self, settings: Settings, addresses: Addresses, generation: int) -> None:
         """Raises ConfigInvalid; then nothing has changed."""
         snapshot = build(settings, self._registry, self._metrics, generation, addresses, self._in_force)
-        self._swap(snapshot)
+        self._swap(snapshot, settings, addresses)
         self.settings = settings
         self.on_change(settings, addresses)
         self.generation = self._metrics.generation = generation
@@ -185,7 +207,7 @@ class Reloader:
     def _applied(self, loaded: Loaded) -> Applied:
         self._metrics.reloads["applied"] += 1
         warnings = tuple(map(str, loaded.warnings))
-        waiting = need_restart(self._started_with, loaded.settings)
+        waiting = need_restart(self._started_with, loaded.settings, listen=self._listening_on is None)
         say = self._log.warning if waiting else self._log.info
         say("config_applied", generation=self.generation, warnings=warnings, need_restart=waiting)
         return Applied(self.generation, warnings, waiting)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxy.dataplane.account import Account
 from proxy.dataplane.deadlines import Timed, Watch
-from proxy.model.address import Address
 from proxy.obs.log import Log
 from proxy.state.snapshot import CallerLimits
 
@@ -31,7 +30,7 @@ class Caller(Protocol):
 class Door:
     """Where callers came in."""
 
-    address: Address
+    is_exposed: bool = False  # to others than this machine
     closed: bool = False  # whoever came by it may end what is under way
 
 
@@ -81,7 +80,7 @@ class Callers:
         for connection in tuple(self.open):
             if connection.door is not door:
                 continue
-            if open_to_anyone and not door.address.is_loopback and connection.exchange is None:
+            if open_to_anyone and door.is_exposed and connection.exchange is None:
                 connection.cut("its listener was closed")
             else:
                 connection.close_if_idle()

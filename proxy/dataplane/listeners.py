@@ -111,7 +111,11 @@ class Listeners:
     async def _bind(self, wanted: Wanted, gone: Collection[_Listener], in_the_way: list[_Listener]) -> _Listener:
         """Raises CannotListen. `in_the_way`: takes those of `gone` that had to be closed for it."""
         before = next((each for each in gone if each.wanted.address == wanted.address), None)
-        door = before.door if before is not None and before.wanted.tls is wanted.tls else Door(wanted.address)
+        door = (
+            before.door
+            if before is not None and before.wanted.tls is wanted.tls
+            else Door(not wanted.address.is_loopback)
+        )
         try:
             if before is not None:  # the same address, served otherwise: whoever waits there is not turned away
                 return await self._listener(wanted, door, [each.dup() for each in before.sockets])

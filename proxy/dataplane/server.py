@@ -1,8 +1,10 @@
 """The data plane as a whole: its parts put together, listening, drained, closed."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+import socket
+import ssl
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 
 from proxy.dataplane.account import Account
@@ -15,12 +17,15 @@ from proxy.dataplane.listeners import Listeners
 from proxy.dataplane.local_answers import LocalAnswers
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.upstream import ConnectionPools
+from proxy.model.settings import Settings
 from proxy.obs.log import AccessLog, Log
 from proxy.state.listening import Wanted
 from proxy.state.live import KeyLive
 from proxy.state.makers import Makers
 from proxy.state.snapshot import ClientKeys, Snapshot, Snapshots
 from proxy.state.tasks import Tasks
+
+DRAIN_LOOK_S = 0.05
 
 
 class DataPlane:
@@ -33,6 +38,7 @@ class DataPlane:
         dice: Callable[[int], int],
         id_prefix: str,
         wall_clock: Callable[[], float] = lambda: 0.0,
+        makers: Makers | None = None,
     ) -> None:
         self._snapshots, self._clock = snapshots, clock
         self._tasks = Tasks()
@@ -45,7 +51,7 @@ class DataPlane:
             self._pools,
             self.watch,
             self._account,
-            Makers(clock),
+            makers or Makers(clock),
             self.callers,
             wall_clock=wall_clock,
             dice=lambda: dice(32) / 2**32,
@@ -55,6 +61,7 @@ class DataPlane:
         self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
         self._fast_lane = FastLane(handler, self.callers, self._full_lane.protocol)
         self._listeners = Listeners(self._protocol, self._closed, log)
+        self._elsewhere = Door()  # of another process
         self._use(snapshots.current)
 
     def start(self) -> None:
@@ -74,14 +81,25 @@ class DataPlane:
         """Where callers are served."""
         return self._listeners.bound
 
+    async def take(self, connection: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Serve a caller whose connection another process accepted. Raises OSError where it left."""
+        limits = self.callers.limits
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: self._protocol(self._elsewhere),
+            connection,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else limits.head_timeout_s,
+            ssl_shutdown_timeout=None if tls is None else limits.stall_timeout_s,
+        )
+
     def _protocol(self, door: Door) -> asyncio.Protocol:
         return (self._fast_lane if self._snapshots.current.fast_lane else self._full_lane).protocol(door)
 
     def _closed(self, door: Door) -> None:
         self.callers.close(door, open_to_anyone=self._snapshots.current.clients is None)
 
-    def swap(self, snapshot: Snapshot) -> None:
-        """Requests that come from now on use `snapshot`; those under way keep theirs."""
+    def swap(self, snapshot: Snapshot, settings: Settings, addresses: Mapping[str, tuple[str, ...]]) -> None:
+        """Requests that come from now on use `snapshot`, built from the other two; those under way keep theirs."""
         self._use(snapshot)
         self._pools.keep_only(tuple(snapshot.upstreams.values()))
 
@@ -99,14 +117,19 @@ class DataPlane:
         """How many callers are being served."""
         return sum(connection.busy for connection in self.callers.open)
 
-    def cut_holders(self, keys: Collection[KeyLive]) -> int:
+    @property
+    def connections(self) -> int:
+        """Open ones of callers."""
+        return len(self.callers.open)
+
+    async def cut_holders(self, keys: Collection[KeyLive]) -> int:
         """End, visibly, what is under way with one of these keys. Returns how many there were."""
         held = [exchange for caller in self.callers.open if (exchange := caller.exchange) and exchange.holds(keys)]
         for exchange in held:
             exchange.abort("its key was revoked")
         return len(held)
 
-    def cut_clients(self, digests: Collection[bytes]) -> int:
+    async def cut_clients(self, digests: Collection[bytes]) -> int:
         """Likewise, what came with one of these clients' keys."""
         clients = self._snapshots.current.clients
         open_now = [exchange for caller in self.callers.open if (exchange := caller.exchange) and not exchange.ended]
@@ -118,6 +141,16 @@ class DataPlane:
     def begin_drain(self) -> None:
         """Go on serving, but let each answer be its connection's last."""
         self.callers.draining = True
+
+    async def drain(self, pre_drain_s: float, timeout_s: float) -> None:
+        """Be taken out of service, let what runs come to its end, stop listening."""
+        self.begin_drain()
+        await asyncio.sleep(pre_drain_s)
+        self.stop_listening()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.busy:  # noqa: ASYNC110 - an event would be paid for on every request
+                    await asyncio.sleep(DRAIN_LOOK_S)
 
     def stop_listening(self) -> None:
         self._listeners.close()

@@ -250,6 +250,11 @@ class Settings(Record):
         validate_default=True,
         description="How long running requests may go on after the signal to stop.",
     )
+    workers: Annotated[int, Field(strict=True, ge=1, le=64)] | Literal["auto"] = Field(
+        1,
+        description="How many processes serve. With more than one, another process above them has the sockets and the "
+        "decisions. auto: one for each core that this process may use.",
+    )
     pre_drain_s: Duration = Field(
         "5s",
         alias="pre_drain",

@@ -4,8 +4,9 @@ Through structlog, and with a write of its own, a line costs nearly as much as t
 together here, and written ten times a second, or as soon as there are many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import msgspec
 
@@ -23,13 +24,18 @@ def _now() -> datetime:
 class AccessLines:
     """Called with a line's fields. A watch calls `expired` at each of its ticks; whoever ends the process, `flush`."""
 
-    def __init__(self, stream: Stream, now: Callable[[], datetime] = _now) -> None:
-        self._stream, self._now = stream, now
+    def __init__(
+        self, stream: Stream, now: Callable[[], datetime] = _now, also: Mapping[str, object] = MappingProxyType({})
+    ) -> None:
+        """`also`: fields that each line has."""
+        self._stream, self._now, self._also = stream, now, also
         self._lines: list[bytes] = []
         self.deadline_s = 0.0
 
     def __call__(self, **fields: object) -> None:
-        self._lines.append(_encode({"event": "request", "level": "info", "timestamp": self._now(), **fields}))
+        self._lines.append(
+            _encode({"event": "request", "level": "info", "timestamp": self._now(), **self._also, **fields})
+        )
         if len(self._lines) >= MOST_HELD:
             self.flush()
 

@@ -7,14 +7,16 @@ and header values not at all, paths without their query.
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import structlog
 
 from proxy.model.secret import Secret
-from proxy.obs.output import Stream
+from proxy.model.settings import Log as LogSettings
+from proxy.obs.access_lines import AccessLines
+from proxy.obs.output import Output, Stream
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _ours = logging.getLogger("serinus")  # has no records: it has the level
@@ -70,6 +72,11 @@ def _drop_below_level(_: object, method: str, event: structlog.typing.EventDict)
     if not _ours.isEnabledFor(LEVELS.get(method, logging.ERROR)):
         raise structlog.DropEvent
     return event
+
+
+def access_to(settings: LogSettings, output: Output, log: Log, also: Mapping[str, object]) -> AccessLog:
+    """Where the access log goes, when there is one; `also` is in each of its lines, as it is in those of `log`."""
+    return AccessLines(output, also=also) if settings.format == "json" else access_log(log)
 
 
 def _to_json(event: dict[str, Any], **_: Any) -> str:

@@ -97,6 +97,7 @@ class Metrics(Collector):
         self.inflight: Callable[[], Iterable[tuple[str, int]]] = tuple  # pairs of upstream name and open requests
         self.outcomes: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # upstream's name, outcome, how many
         self.connections: Callable[[], int] = int  # open connections of callers
+        self.workers: Callable[[], int] = int  # processes that serve
         self.members: Callable[[], Iterable[MemberState]] = tuple
         self.pools: Callable[[], Iterable[PoolState]] = tuple
         self.keys: Callable[[], Iterable[KeyState]] = tuple
@@ -151,6 +152,7 @@ class Metrics(Collector):
             limited.add_metric([name, limit], count)
         yield limited
         yield GaugeMetricFamily("serinus_client_connections", "Open connections of callers", value=self.connections())
+        yield GaugeMetricFamily("serinus_workers", "Processes that serve", value=self.workers())
         yield GaugeMetricFamily(
             "serinus_config_generation", "Number of the configuration in force", value=self.generation
         )

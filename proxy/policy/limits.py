@@ -57,11 +57,12 @@ class Limit:
     """
 
     __slots__ = ("_each_s", "_full_at_s", "per_minute")
+    per_minute: int
+    _each_s: float  # in which one flows in
 
     def __init__(self, per_minute: int) -> None:
         _check(per_minute=per_minute)
-        self.per_minute = per_minute
-        self._each_s = _MINUTE_S / per_minute  # in which one flows in
+        self.set_rate(per_minute)
         self._full_at_s = -inf
 
     def wait_s(self, cost: int, now_s: float) -> float:
@@ -123,11 +124,14 @@ class Limit:
     def reconfigured(self, per_minute: int, now_s: float) -> None:
         """Another rate from now on. What was used stays used, but a smaller rate never makes a debt of it."""
         _check(per_minute=per_minute)
-        missing_s = self.reset_s(now_s)
-        each_s = _MINUTE_S / per_minute
-        self._full_at_s = now_s + min(missing_s / self._each_s * each_s, max(missing_s, _MINUTE_S))
+        missing_s, used = self.reset_s(now_s), self.reset_s(now_s) / self._each_s
+        self.set_rate(per_minute)
+        self._full_at_s = now_s + min(used * self._each_s, max(missing_s, _MINUTE_S))
+
+    def set_rate(self, per_minute: int) -> None:
+        """Another rate from now on. When it is full was worked out by it before."""
         self.per_minute = per_minute
-        self._each_s = each_s
+        self._each_s = _MINUTE_S / per_minute
 
 
 class Limits:
@@ -138,6 +142,7 @@ class Limits:
     """
 
     __slots__ = ("concurrent", "requests", "tokens", "under_way")
+    elsewhere = 0  # under way in other processes that share these limits
 
     def __init__(
         self,
@@ -151,6 +156,11 @@ class Limits:
         self.concurrent = concurrent
         self.under_way = 0  # counted without a limit too, for a reload may bring one
 
+    @property
+    def in_all(self) -> int:
+        """Requests under way, wherever."""
+        return self.under_way + self.elsewhere
+
     def has(self, limit: Name) -> bool:
         """Is there such a limit?"""
         return {"requests": self.requests, "tokens": self.tokens, "concurrent": self.concurrent}[limit] is not None
@@ -159,7 +169,7 @@ class Limits:
         """Why a request of so many tokens may not begin now; None: it may. Asking costs nothing."""
         limit: Name | None = None
         most, longest_s = 0, 0.0
-        if self.concurrent is not None and self.under_way >= self.concurrent:
+        if self.concurrent is not None and self.under_way + self.elsewhere >= self.concurrent:
             limit, most, longest_s = "concurrent", self.concurrent, CONCURRENT_RETRY_S
         if self.requests is not None and (wait_s := self.requests.wait_s(1, now_s)) > longest_s:
             limit, most, longest_s = "requests", self.requests.per_minute, wait_s
@@ -170,7 +180,7 @@ class Limits:
     def begin(self, tokens: int, now_s: float) -> Refused | None:
         """A request of so many tokens is under way, until `ended`; or why it may not begin now, and nothing is used."""
         concurrent, requests, rate = self.concurrent, self.requests, self.tokens
-        if concurrent is not None and self.under_way >= concurrent:
+        if concurrent is not None and self.under_way + self.elsewhere >= concurrent:
             return self.refusal(tokens, now_s)
         if requests is not None and not requests.spend(1, now_s):
             return self.refusal(tokens, now_s)
@@ -225,24 +235,23 @@ class Limits:
     ) -> None:
         """Other limits from now on; what was used stays so. Raises ValueError, and changes nothing, for one below 1."""
         _check(requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrent=concurrent)
-        self.requests = _reconfigured(self.requests, requests_per_minute, now_s)
-        self.tokens = _reconfigured(self.tokens, tokens_per_minute, now_s)
+        self.requests = self._limit(self.requests, requests_per_minute, now_s, 0)
+        self.tokens = self._limit(self.tokens, tokens_per_minute, now_s, 1)
         self.concurrent = concurrent
+
+    def _limit(self, limit: Limit | None, per_minute: int | None, now_s: float, place: int) -> Limit | None:
+        if per_minute is None:
+            return None
+        if limit is None:
+            return Limit(per_minute)
+        limit.reconfigured(per_minute, now_s)
+        return limit
 
 
 def _check(**limits: int | None) -> None:
     for name, number in limits.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}, which lets nothing through: at least 1, or none at all for no limit")
-
-
-def _reconfigured(limit: Limit | None, per_minute: int | None, now_s: float) -> Limit | None:
-    if per_minute is None:
-        return None
-    if limit is None:
-        return Limit(per_minute)
-    limit.reconfigured(per_minute, now_s)
-    return limit
 
 
 _OF_REQUESTS, _OF_TOKENS = (

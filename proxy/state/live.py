@@ -13,6 +13,11 @@ from proxy.policy.load import Load
 from proxy.policy.retry import Budget, Failure, cooling_s
 
 MOST_MODELS = 64
+LimitsOf = Callable[[str], Limits]
+
+
+def _own_limits(name: str) -> Limits:
+    return Limits()
 
 
 class AccountLive:
@@ -100,18 +105,29 @@ class ClientLive:
 
     __slots__ = ("limited", "limits", "name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limits: Limits) -> None:
         self.name = name
-        self.limits = Limits()
+        self.limits = limits
         self.limited: dict[Name, int] = {"requests": 0, "tokens": 0, "concurrent": 0}  # requests refused, by limit
 
 
 class UpstreamLive:
     """One upstream, and the keys it has been used with; or one of its targets, which share its keys and outcomes."""
 
-    __slots__ = ("health", "inflight", "key_limits", "keys", "limits", "name", "outcomes", "pending", "upstream")
+    __slots__ = (
+        "_limits_of",
+        "health",
+        "inflight",
+        "key_limits",
+        "keys",
+        "limits",
+        "name",
+        "outcomes",
+        "pending",
+        "upstream",
+    )
 
-    def __init__(self, name: str, whole: "UpstreamLive | None" = None) -> None:
+    def __init__(self, name: str, whole: "UpstreamLive | None" = None, limits_of: LimitsOf = _own_limits) -> None:
         """`whole`: the upstream whose target it is."""
         self.name = name
         self.upstream = name if whole is None else whole.name  # as it is configured
@@ -121,8 +137,14 @@ class UpstreamLive:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0) if whole is None else whole.outcomes
         self.health = Health()  # as active checks see it
         self.keys: dict[tuple[str, str], KeyLive] = {} if whole is None else whole.keys  # by name and fingerprint
-        self.limits: Limits = Limits() if whole is None else whole.limits  # the provider's
+        self.limits: Limits = limits_of(f"upstream/{name}") if whole is None else whole.limits  # the provider's
+        self._limits_of = limits_of
         self.key_limits: dict[str, Limits] = {} if whole is None else whole.key_limits  # by name, whatever the value
+
+    def limits_of_key(self, name: str) -> Limits:
+        """The provider's for the key of that name, begun when they are first asked for."""
+        made = self.key_limits.get(name)
+        return made or self.key_limits.setdefault(name, self._limits_of(f"key/{self.upstream}/{name}"))
 
     def key(self, name: str, account: AccountLive, fingerprint: str = "") -> KeyLive:
         """The live state of this value of the key called `name`, begun when it is first asked for."""
@@ -179,8 +201,12 @@ class PoolLive:
 class Registry:
     """The live state of all upstreams and pools, by name."""
 
-    def __init__(self, clock: Callable[[], float] = float, dice: Dice | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = float, dice: Dice | None = None, limits_of: LimitsOf = _own_limits
+    ) -> None:
+        """`limits_of`: makes the limits of a client, an upstream or a key, named `kind/name`."""
         self.clock, self.dice = clock, dice or random.Random()  # noqa: S311 - for balancing
+        self._limits_of = limits_of
         self.upstreams: dict[str, UpstreamLive] = {}
         self.pools: dict[str, PoolLive] = {}
         self.accounts: dict[str, AccountLive] = {}
@@ -189,7 +215,7 @@ class Registry:
 
     def upstream(self, name: str) -> UpstreamLive:
         """The live state of the upstream called `name`, begun when it is first asked for."""
-        return self.upstreams.get(name) or self.upstreams.setdefault(name, UpstreamLive(name))
+        return self.upstreams.get(name) or self.upstreams.setdefault(name, UpstreamLive(name, None, self._limits_of))
 
     def target(self, upstream: str, address: str) -> UpstreamLive:
         """That of an upstream's target at one address of its name."""
@@ -209,7 +235,9 @@ class Registry:
 
     def client(self, name: str) -> ClientLive:
         """The live state of the client called `name`, begun when it is first asked for."""
-        return self.clients.get(name) or self.clients.setdefault(name, ClientLive(name))
+        return self.clients.get(name) or self.clients.setdefault(
+            name, ClientLive(name, self._limits_of(f"client/{name}"))
+        )
 
     def canary(self, name: str) -> CanaryLive:
         """The live state of the canary called `name`, begun when it is first asked for."""

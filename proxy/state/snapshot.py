@@ -16,7 +16,7 @@ from proxy.model.client_keys import digest
 from proxy.model.outcome import Outcome
 from proxy.obs.metrics import Series
 from proxy.policy.balance import Balancer
-from proxy.policy.canary import Rollout
+from proxy.policy.canary import Enrolment
 from proxy.policy.cors import Cors
 from proxy.policy.fields import Pair
 from proxy.policy.key_turns import KeyTurns
@@ -188,7 +188,7 @@ class Canary:
     """A pool beside another one, that is to have its requests if it proves to be as good."""
 
     name: str
-    rollout: Rollout  # live: it goes on over reloads
+    rollout: Enrolment  # live: it goes on over reloads
     pool: Pool
     live: CanaryLive
     header: bytes  # the field, in lower case, that says what is drawn together; empty: another thing does

@@ -23,7 +23,7 @@ def test_a_rollback_is_told_with_the_counts_of_both_arms(monkeypatch):
     canaries.on_event = lambda canary, event, who: told.append((canary, event.name))
     numbers = {"weight": 0.0, "evidence": 412.0, "baseline": {"failed": 7}, "canary": {"failed": 18}, "event": 1}
     rolled_back = CanaryEvent("rolled_back", 0.0, "rolled_back: E=412 ≥ 400", numbers)
-    monkeypatch.setattr(canaries.find("trial"), "tick", lambda now_s: [rolled_back])
+    monkeypatch.setattr(canaries.find("trial"), "tick", lambda now_s, others: [rolled_back])
     canaries.expired(1.0)
     assert told == [("trial", "rolled_back")]
     (line,) = logged.named("canary")

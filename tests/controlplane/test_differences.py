@@ -71,3 +71,11 @@ def test_certificates_files_are_no_matter_and_tls_itself_is():
     assert [mark(each) for each in differences(plain, tls)] == ["! admin.tls"]
     assert [mark(each) for each in differences(tls, plain)] == ["! admin.tls"]
     assert [mark(each) for each in differences(tls, other)] == ["~ admin.tls.cert"]
+
+
+def test_listeners_are_as_they_are_where_workers_serve():
+    one, other = (BASE.replace("8080", port) + "workers: 2\n" for port in ("8080", "8081"))
+    assert [mark(each) for each in differences(shown(one), shown(other))] == [
+        "! listen[127.0.0.1:8080]",
+        "! listen[127.0.0.1:8081]",
+    ]

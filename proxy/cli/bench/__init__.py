@@ -24,7 +24,8 @@ from proxy.benchmark.sample import Failure, Sample
 from proxy.cli.bench.plan import CALLERS, CALLS, TOKENS, WARM_UP_MOST, Plan, plan_of
 from proxy.cli.bench.show import as_json, show
 from proxy.cli.parameters import Duration, Header, Tokens
-from proxy.main import GC_ALLOCATIONS, clock
+from proxy.main import clock
+from proxy.process import GC_ALLOCATIONS
 
 LOOK_S = 0.5
 

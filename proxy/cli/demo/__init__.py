@@ -23,8 +23,9 @@ from proxy.cli.demo.scene import BAD, CANARY, GOOD, RATE_PER_S, TO_TRY, Trial, b
 from proxy.cli.demo.traffic import WINDOW_S, Traffic
 from proxy.cli.demo.view import LastRequests, View
 from proxy.controlplane.load import parse
-from proxy.main import Serinus, clock, run
+from proxy.main import Serinus, clock
 from proxy.obs.log import configure
+from proxy.process import run
 from proxy.simulation import SimulatedUpstream
 from proxy.state.listening import CannotListen
 from proxy.state.tasks import Tasks

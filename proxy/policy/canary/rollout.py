@@ -10,20 +10,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from proxy.policy.canary import memory
-from proxy.policy.canary.arms import Arm, Dice, new_salt, place
+from proxy.policy.canary.arms import Dice, new_salt
 from proxy.policy.canary.commands import command
 from proxy.policy.canary.counts import Harvest
+from proxy.policy.canary.enrolment import Enrolment, Standing
 from proxy.policy.canary.events import CanaryEvent
-from proxy.policy.canary.plan import Plan, Watch
+from proxy.policy.canary.plan import Plan
 from proxy.policy.canary.progress import Progress
-from proxy.policy.canary.recorder import Recorder
 from proxy.policy.canary.spec import CanarySpec
 from proxy.policy.canary.states import OVER, State
 
-_BASELINE, _CANARY = Arm.BASELINE, Arm.CANARY
 
-
-class Rollout:
+class Rollout(Enrolment):
     """Requests of which it is not told are no evidence: forced arms, and what the baseline answered to a copied
     request.
 
@@ -31,50 +29,27 @@ class Rollout:
     """
 
     def __init__(self, spec: CanarySpec, rng: Dice, now_s: float) -> None:
-        self.spec = spec
         self._rng = rng
-        self._random = rng.random
-        self._sticky = spec.sticky
         self.id = new_salt(rng).hex()[:12]
-        self._salt = new_salt(rng)
+        salt = new_salt(rng)
         self._epoch = 0
         self._epoch_s = now_s
         self._progress = Progress(spec, now_s)
-        self._progress.judge.new_epoch(0, self._salt, now_s)
-        self._recorder = recorder = Recorder(watch_of(spec), self._progress.judge.plan, now_s)
-        self.started, self.first_byte, self.finished = recorder.started, recorder.first_byte, recorder.finished
+        self._progress.judge.new_epoch(0, salt, now_s)
+        super().__init__(spec, rng, Standing(0.0, salt, False, self._progress.judge.plan), now_s)
         self._ticked_s = self._shown_s = now_s
-        self._weight = 0.0
-        self.is_over = False  # nothing is to be learnt any more
         if spec.analysis.method != "evidence":
             self._progress.begin(now_s)  # nothing is to be known first
         self._follow(now_s)
 
-    # --- a request --------------------------------------------------------------------------------------------------
-
-    @property
-    def weight(self) -> float:
-        """The canary's share of requests, 0..1."""
-        return self._weight
-
     @property
     def plan(self) -> Plan:
-        """What recorders of other workers are to follow after each tick and command."""
+        """What recorders are to follow after each tick and command."""
         return self._progress.judge.plan
 
     @property
     def state(self) -> State:
         return self._progress.life.state
-
-    def draw(self, unit_id: str | None) -> Arm:
-        """An arm at the present weight. The same for a unit while the epoch lasts, unless the weight passes over it."""
-        if self._sticky and unit_id is not None:
-            return _CANARY if place(self._salt, unit_id) < self._weight else _BASELINE
-        return _CANARY if self._random() < self._weight else _BASELINE
-
-    def stalled(self, token: int, now_s: float) -> None:
-        """No byte for `max_gap`, and still open."""
-        self._recorder.stalled(token)
 
     # --- the clock --------------------------------------------------------------------------------------------------
 
@@ -83,7 +58,7 @@ class Rollout:
         if now_s <= self._ticked_s and self.state is not State.PENDING:
             return []
         self._ticked_s = self._shown_s = now_s
-        harvest = self._recorder.harvest(now_s)
+        harvest = self.harvest(now_s)
         for other in others:
             harvest.merge(other)
         self._turn_epoch(now_s)
@@ -113,9 +88,7 @@ class Rollout:
         self._progress.judge.new_epoch(self._epoch, self._salt, now_s)
 
     def _follow(self, now_s: float) -> None:
-        self._weight = self._progress.weight
-        self.is_over = self.state in OVER
-        self._recorder.follow(self._progress.judge.plan, now_s)
+        self.follow(Standing(self._progress.weight, self._salt, self.state in OVER, self.plan), now_s)
 
     # --- showing and keeping ----------------------------------------------------------------------------------------
 
@@ -154,17 +127,3 @@ class Rollout:
         memory.restore(self._progress, state["progress"], now_s)
         self._progress.told()  # that it began, which was told before
         self._follow(now_s)
-
-
-def watch_of(spec: CanarySpec) -> Watch:
-    """What recorders are to count, in this process or in another."""
-    stalls = spec.metric("stalls")
-    bands = spec.analysis.bands
-    return Watch(
-        max_gap_s=stalls.max_gap_s if stalls is not None else float("inf"),
-        sticky=spec.sticky,
-        slo_ttft_s=None if spec.slo is None else spec.slo.ttft_s,
-        slo=spec.slo is not None,
-        piece_s=None if bands is None else bands.piece_s,
-        mean_of="ttft" if bands is None else bands.metric,
-    )

@@ -9,9 +9,9 @@ import pytest
 from proxy.model.outcome import Outcome
 from proxy.policy.canary import Arm, CanaryEvent, CanarySpec, Rollout, State
 from proxy.policy.canary.counts import Harvest
+from proxy.policy.canary.enrolment import watch_of
 from proxy.policy.canary.plan import Plan
 from proxy.policy.canary.recorder import Recorder
-from proxy.policy.canary.rollout import watch_of
 from tests.support.canary_world import STREAM, TICK_S, World, spec
 
 # --- draws ----------------------------------------------------------------------------------------------------------

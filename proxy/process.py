@@ -1,0 +1,157 @@
+"""`serinus serve` as a process: signals, the state directory's lock, and who takes this one's place."""
+
+import asyncio
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from proxy.controlplane.load import Loaded, load
+from proxy.controlplane.state_dir import locked
+from proxy.main import Environ, Serinus, clock, wall_clock
+from proxy.model.settings import Settings
+from proxy.obs.log import Log, access_to, configure, set_level
+from proxy.obs.output import Output
+from proxy.state.tasks import Tasks
+from proxy.workers import worker
+from proxy.workers.cells import Cells
+from proxy.workers.nursery import Nursery
+
+GC_ALLOCATIONS = 50_000
+HANDED_OVER = (
+    "SERINUS_HANDED_OVER"  # to who takes this process's place: sockets by address, and workers that are to end
+)
+
+
+async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], None] = lambda: None) -> None:
+    """Serve until `stop` is set or a signal says so, then drain; a second signal ends at once. SIGHUP reloads.
+
+    SIGUSR2: another process takes this one's place, and workers with it. Raises CannotListen.
+    """
+    loop, stop_now, tasks = asyncio.get_running_loop(), asyncio.Event(), Tasks()
+
+    def on_stop() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    loop.add_signal_handler(signal.SIGTERM, on_stop)
+    loop.add_signal_handler(signal.SIGINT, on_stop)
+
+    async def restart() -> None:
+        if serinus.workers is None:
+            serinus.log.warning("restart_refused", reason="there is but this process: set workers to 2 or more")
+        else:
+            await _succeed(serinus)
+
+    def on_restart() -> None:
+        tasks.spawn(restart())
+
+    loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(serinus.follower.reload("SIGHUP")))
+    loop.add_signal_handler(signal.SIGUSR2, on_restart)
+    if serinus.workers is not None:
+        serinus.workers.staff.on_lost = on_restart
+    try:
+        await serinus.start()
+        on_start()
+        await stop.wait()
+        endings = [tasks.spawn(serinus.drain()), loop.create_task(stop_now.wait())]
+        _, pending = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+    finally:
+        await tasks.close()
+        await serinus.close()
+
+
+def serve(path: Path, environ: Environ, follow: Collection[Path] = ()) -> None:
+    """Serve the configuration at `path` until SIGTERM or SIGINT. `follow`: the files to put in force when they change.
+
+    Raises ConfigInvalid, StateDirUnusable or CannotListen before anything is served.
+    """
+    loaded = load(path, environ())
+    settings: Settings = loaded.settings
+    output = Output(sys.stderr.fileno())
+    log = configure(settings.log.level, settings.log.format, output)
+    output.on_lost = lambda lines: log.warning("log_lines_lost", lines=lines)
+    for warning in loaded.warnings:
+        log.warning("config_warning", problem=str(warning))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it would hold keys
+    # What was made so far stays; what requests make is freed by its counts. So the cycle collector may look rarely.
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 10, 100)
+    count, cells, nursery = workers_of(settings), None, None
+    if count > 1:
+        cells = Cells(count)
+        nursery = Nursery.begin(partial(worker.run, cells, worker.Clocks(clock, wall_clock)))
+    with locked(settings.state_dir):
+        try:
+            uvloop.run(_serve(path, environ, loaded, log, output, nursery, cells, follow))
+        finally:
+            output.close()
+
+
+def workers_of(settings: Settings) -> int:
+    """How many processes are to serve."""
+    return len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
+
+
+async def _serve(
+    path: Path,
+    environ: Environ,
+    loaded: Loaded,
+    log: Log,
+    output: Output,
+    nursery: Nursery | None,
+    cells: Cells | None,
+    follow: Collection[Path],
+) -> None:
+    access = access_to(loaded.settings.log, output, log, {})
+    serinus = Serinus(path, environ, loaded, log, access=access, nursery=nursery, cells=cells, follow=follow)
+    serinus.set_level = set_level
+    serinus.data_plane.watch.add(output)
+    predecessors = _taken_over(serinus)
+    await run(serinus, asyncio.Event(), on_start=lambda: _end(predecessors))
+
+
+async def _succeed(serinus: Serinus) -> None:
+    """Have a new process take this one's place, as the same one: nobody above notices. Does not return.
+
+    It begins with the code and the configuration that are there now. Sockets go to it, and collect callers meanwhile;
+    workers serve until it has its own.
+    """
+    assert serinus.workers is not None  # noqa: S101 - without them nobody would serve meanwhile
+    serinus.log.info("restarting", workers=serinus.workers.staff.pids)
+    pids, listening = serinus.workers.staff.pids, serinus.workers.hand_over()
+    sockets = {}
+    for number, each in listening.items():
+        each.set_inheritable(True)
+        sockets[str(serinus.settings.listen[number].address)] = each.detach()
+    await serinus.rest()
+    os.environ[HANDED_OVER] = json.dumps({"sockets": sockets, "workers": pids})
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "proxy", *sys.argv[1:]])  # noqa: S606 - the same command again
+
+
+def _taken_over(serinus: Serinus) -> list[int]:
+    """Take what a predecessor handed over. Returns its workers."""
+    handed_over = json.loads(os.environ.pop(HANDED_OVER, "{}") or "{}")
+    for address, descriptor in handed_over.get("sockets", {}).items():
+        os.set_inheritable(descriptor, False)
+        serinus.inherited[address] = socket.socket(fileno=descriptor)
+    return list(handed_over.get("workers", ()))
+
+
+def _end(pids: list[int]) -> None:
+    """Let them come to their end."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass

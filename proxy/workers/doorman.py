@@ -1,0 +1,219 @@
+"""Takes callers' connections, and hands each to the worker that has the fewest.
+
+Workers that accepted for themselves would share badly: the kernel wakes whoever waited last, or sorts by a hash, and
+eight long streams may all be one worker's. Here each connection costs a message, and none of its requests anything. A
+connection that a worker has not confirmed goes to another one if that worker dies; and while there is no worker at
+all, connections wait in the kernel, whose sockets are this process's and outlive every worker.
+
+It has a thread of its own, for the process above may be busy with a configuration for longer than a caller should wait.
+"""
+
+import selectors
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+TAKEN = struct.Struct(
+    "!II"
+)  # by a worker: how many connections it took over since it last said so, and how many it has
+LISTENER = struct.Struct("!I")  # to a worker, with each connection: which listener it came by
+BACKLOG = 4096  # connections the kernel may hold while we are busy
+_AT_ONCE = 64
+_SHORT_OF_DESCRIPTORS_S = 0.1
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    door: socket.socket
+    has: int = 0  # connections, as it last said
+    handed: deque[tuple[int, socket.socket]] = field(default_factory=deque)  # to it, and not confirmed yet
+    is_full: bool = False  # its socket takes no more for now
+
+    @property
+    def load(self) -> int:
+        return self.has + len(self.handed)
+
+
+class Doorman:
+    """Methods may be called from any thread; they are done by its own."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wakes = socket.socketpair()
+        self._woken.setblocking(False)
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._workers: list[_Worker] = []
+        self._listeners: dict[int, socket.socket] = {}
+        self._waiting: deque[tuple[int, socket.socket]] = deque()  # for a worker
+        self._accepts = False
+        self._pause_s: float | None = None
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="doorman", daemon=True)
+
+    def start(self) -> None:
+        self._selector.register(self._woken, selectors.EVENT_READ, None)
+        self._thread.start()
+
+    def _do(self, job: Callable[[], None]) -> None:
+        self._jobs.append(job)
+        self._wakes.send(b"w")
+
+    # --- what it is told -----------------------------------------------------------------------------------------
+
+    def listen(self, number: int, listening: socket.socket) -> None:
+        """Accept here too. The socket is its own from now on, until `leave`."""
+        self._do(lambda: self._listen(number, listening))
+
+    def leave(self, number: int) -> None:
+        """Accept no more there, and close the socket."""
+        self._do(lambda: self._leave(number))
+
+    def welcome(self, door: socket.socket) -> None:
+        """A worker is ready."""
+        self._do(lambda: self._welcome(_Worker(door)))
+
+    def end(self) -> dict[int, socket.socket]:
+        """Stop, and return the sockets that it listened on: they still collect callers. Once it has, there are none."""
+        if self._thread.is_alive():
+            self._do(self._end)
+            self._thread.join()
+        listeners, self._listeners = self._listeners, {}
+        return listeners
+
+    # --- its thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._ended:
+            for key, _ in self._selector.select(self._pause_s):
+                if key.data is None:
+                    self._woken.recv(4096)
+                elif isinstance(key.data, _Worker):
+                    self._hear(key.data)
+                else:
+                    self._accept(key.data)
+            if self._pause_s is not None:
+                self._pause_s = None
+                self._look()
+            while self._jobs:
+                self._jobs.popleft()()
+
+    def _end(self) -> None:
+        self._ended = True
+        for worker in self._workers:
+            for _, connection in worker.handed:
+                connection.close()
+
+    def _listen(self, number: int, listening: socket.socket) -> None:
+        listening.setblocking(False)
+        self._listeners[number] = listening
+        if self._accepts:
+            self._selector.register(listening, selectors.EVENT_READ, number)
+
+    def _leave(self, number: int) -> None:
+        listening = self._listeners.pop(number)
+        if self._accepts:
+            self._selector.unregister(listening)
+        listening.close()
+
+    def _look(self) -> None:
+        """Accept while there is somebody to hand connections to."""
+        accepts = any(not worker.is_full for worker in self._workers) and self._pause_s is None and not self._waiting
+        if accepts != self._accepts:
+            self._accepts = accepts
+            for number, listening in self._listeners.items():
+                if accepts:
+                    self._selector.register(listening, selectors.EVENT_READ, number)
+                else:
+                    self._selector.unregister(listening)
+
+    def _welcome(self, worker: _Worker) -> None:
+        worker.door.setblocking(False)
+        self._workers.append(worker)
+        self._selector.register(worker.door, selectors.EVENT_READ, worker)
+        self._hand_out()
+
+    def _gone(self, worker: _Worker) -> None:
+        """What it was handed and did not confirm is for others."""
+        self._workers.remove(worker)
+        self._selector.unregister(worker.door)
+        worker.door.close()
+        self._waiting.extend(worker.handed)
+        self._hand_out()
+
+    def _accept(self, number: int) -> None:
+        listening = self._listeners.get(number)
+        for _ in range(_AT_ONCE):
+            if listening is None or not self._accepts:
+                return
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # no descriptors left: some may be closed soon
+                self._pause_s = _SHORT_OF_DESCRIPTORS_S
+                self._look()
+                return
+            connection.setblocking(False)
+            self._waiting.append((number, connection))
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            open_to = [worker for worker in self._workers if not worker.is_full]
+            if not open_to:
+                break
+            worker = min(open_to, key=_load)
+            number, connection = self._waiting[0]
+            try:
+                socket.send_fds(worker.door, [LISTENER.pack(number)], [connection.fileno()])
+            except (BlockingIOError, InterruptedError):
+                worker.is_full = True
+                continue
+            except OSError:
+                worker.is_full = True  # it is gone, as will be heard
+                continue
+            worker.handed.append(self._waiting.popleft())
+            self._workers.remove(worker)  # among equals whoever waited longest is next
+            self._workers.append(worker)
+        self._look()
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            said = worker.door.recv(TAKEN.size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            said = b""
+        if not said:
+            self._gone(worker)
+            return
+        taken, worker.has = TAKEN.unpack(said)
+        for _ in range(taken):
+            worker.handed.popleft()[1].close()
+        worker.is_full = False
+        self._hand_out()
+
+
+def _load(worker: _Worker) -> int:
+    return worker.load
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening

@@ -98,7 +98,7 @@ class Serinus:
         self.set_level: Callable[[str], None] = lambda level: None  # of the log
         self.workers: Workers | None = None
         if nursery is not None and cells is not None and rows is not None:
-            self.workers = Workers(nursery, cells, rows, self.registry, self.metrics, in_force, clock, log)
+            self.workers = Workers(nursery, cells, rows, snapshots, self.registry, self.metrics, in_force, clock, log)
             self.workers.swap(snapshots.current, settings, {})
         self.data_plane: DataPlane | Workers = self.workers or DataPlane(
             snapshots, clock, log, self._access, random.getrandbits, secrets.token_hex(6), wall_clock

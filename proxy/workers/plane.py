@@ -20,7 +20,7 @@ from proxy.policy.canary import Enrolment, Standing
 from proxy.policy.canary.counts import Harvest
 from proxy.state.live import KeyLive, Registry
 from proxy.state.makers import Makers
-from proxy.state.snapshot import ClientKeys, Snapshot
+from proxy.state.snapshot import ClientKeys, Snapshot, Snapshots
 from proxy.workers import messages as m
 from proxy.workers.cells import Cells, Rows
 from proxy.workers.counts import Sums
@@ -40,6 +40,7 @@ class Workers:
         nursery: Nursery,
         cells: Cells,
         rows: Rows,
+        snapshots: Snapshots,
         registry: Registry,
         metrics: Metrics,
         in_force: InForce,
@@ -47,7 +48,7 @@ class Workers:
         log: Log,
     ) -> None:
         self._cells, self._rows, self._registry, self._in_force = cells, rows, registry, in_force
-        self._log = log
+        self._snapshots, self._log = snapshots, log
         self.watch = Watch(clock)
         self._doorman = Doorman()
         self.staff = Staff(cells.workers, nursery, clock, log)
@@ -89,6 +90,7 @@ class Workers:
 
     def swap(self, snapshot: Snapshot, settings: Settings, addresses: Addresses) -> None:
         """Have all workers build this snapshot too."""
+        self._snapshots.current = snapshot
         keys = {
             (name, key.name): [(serving.secret, serving.weight) for serving in self._in_force.keys(name, key)]
             for name, upstream in settings.upstreams.items()
@@ -116,6 +118,7 @@ class Workers:
 
     def swap_clients(self, clients: ClientKeys | None) -> None:
         """The same configuration, but who may call."""
+        self._snapshots.current = replace(self._snapshots.current, clients=clients)
         if self._configuration is not None:
             told = _clients(clients)
             self._configuration = replace(self._configuration, clients=told, rows=self._rows.numbers)

@@ -75,6 +75,10 @@ async def called(callers, request=None):
     return answers
 
 
+async def all_say(callers, what):
+    return [each.payload for each in await called(callers)] == [what] * len(callers)
+
+
 async def eventually(condition):
     """Until it is so, which something else brings about."""
     async with asyncio.timeout(PATIENCE_S):
@@ -213,7 +217,7 @@ async def test_what_was_made_by_way_of_one_worker_is_found_by_the_others(serinus
 
 async def test_a_reload_is_in_force_everywhere_when_it_is_told(serinus, scripted):
     old, new = await scripted(answering(whole(b"old"))), await scripted(answering(whole(b"new")))
-    port = await serinus.begin(config_for(old.url))
+    port = await serinus.begin(config_for(old.url), "--no-watch")
     callers = await connected(port, 4)
     assert [each.payload for each in await called(callers)] == [b"old"] * 4
     serinus.file.write_text(TWO + config_for(new.url))
@@ -223,6 +227,19 @@ async def test_a_reload_is_in_force_everywhere_when_it_is_told(serinus, scripted
     serinus.file.write_text("routes: [")
     assert (await serinus.change("POST", "/reload"))[0] == 422
     assert [each.payload for each in await called(callers)] == [b"new"] * 4
+    for caller in callers:
+        caller.close()
+
+
+async def test_changed_file_is_put_in_force_everywhere_and_listeners_wait_for_a_restart(serinus, scripted):
+    old, new = await scripted(answering(whole(b"old"))), await scripted(answering(whole(b"new")))
+    port = await serinus.begin(config_for(old.url))
+    callers = await connected(port, 4)
+    top = TWO.replace("listen: 127.0.0.1:0", "listen: [127.0.0.1:0, 127.0.0.2:0]", 1)
+    serinus.file.write_text(top + config_for(new.url))
+    assert (await serinus.until("config_applied"))["need_restart"] == ["listen"]
+    assert (await serinus.change("GET", "/status"))[1]["generation"] == 2
+    await eventually(lambda: all_say(callers, b"new"))
     for caller in callers:
         caller.close()
 

@@ -149,6 +149,15 @@ class Staff:
         if not self.is_leaving:
             self._log.info("worker_ended", pid=pid, status=status)
 
+    @staticmethod
+    def bury() -> None:
+        """The nursery of a predecessor, once it has ended; and where this is the first process of all, its workers."""
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            pass
+
     def _nursery_lost(self) -> None:
         self._log.error("nursery_died", workers=self.pids)
         self.on_lost()

@@ -95,7 +95,7 @@ def is_alive(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as stat:  # noqa: ASYNC230, PTH123 - a line of the kernel's
+    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - a line of the kernel's
         return stat.read().rpartition(")")[2].split()[0] != "Z"
 
 
@@ -243,8 +243,10 @@ async def test_a_revoked_client_is_out_everywhere_and_its_streams_are_cut(serinu
 
 async def test_a_canary_is_drawn_and_aborted_alike_everywhere(serinus, scripted):
     stable, next_ = await scripted(OK), await scripted(OK)
-    config = config_for(stable.url, route="canary: trial").replace("  - {prefix: /anthropic, pool: chat, canary: trial}\n", "")
-    config = config.replace("pools: {", f"pools: {{next: {{members: [{{upstream: up9}}]}}, ")
+    config = config_for(stable.url, route="canary: trial").replace(
+        "  - {prefix: /anthropic, pool: chat, canary: trial}\n", ""
+    )
+    config = config.replace("pools: {", "pools: {next: {members: [{upstream: up9}]}, ")
     config = config.replace("upstreams:\n", f"upstreams:\n  up9: {{base_url: '{next_.url}'}}\n")
     config += "canaries: {trial: {baseline: chat, canary: next, weight: 50, analysis: {method: none}}}\n"
     port = await serinus.begin(config)

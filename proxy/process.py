@@ -16,7 +16,7 @@ import uvloop
 
 from proxy.controlplane.load import Loaded, load
 from proxy.controlplane.state_dir import locked
-from proxy.main import Environ, Serinus, clock, wall_clock
+from proxy.main import CannotListen, Environ, Serinus, clock, wall_clock
 from proxy.model.settings import Settings
 from proxy.obs.log import Log, access_to, configure
 from proxy.obs.output import Output
@@ -26,6 +26,7 @@ from proxy.workers.cells import Cells
 from proxy.workers.nursery import Nursery
 
 GC_ALLOCATIONS = 50_000
+CONTAINER_SHARE = Path("/sys/fs/cgroup/cpu.max")
 HANDED_OVER = (
     "SERINUS_HANDED_OVER"  # to who takes this process's place: sockets by address, and workers that are to end
 )
@@ -101,8 +102,21 @@ def serve(path: Path, environ: Environ) -> None:
 
 
 def workers_of(settings: Settings) -> int:
-    """How many processes are to serve."""
-    return len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
+    """How many processes are to serve. Raises CannotListen where there can be but one."""
+    count = _cores() if settings.workers == "auto" else settings.workers
+    if count > 1 and sys.platform != "linux":
+        raise CannotListen(f"workers: {count} processes can serve together on Linux only: leave it out")
+    return count
+
+
+def _cores() -> int:
+    """That this process may use: a container's are often fewer than the machine's."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    try:
+        quota, period = CONTAINER_SHARE.read_text().split()
+    except (OSError, ValueError):  # in none, or in one of an older kind
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
 async def _serve(

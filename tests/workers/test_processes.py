@@ -332,6 +332,15 @@ async def test_a_rolling_restart_breaks_nothing(serinus, scripted):
     assert await serinus.ended() == 0
 
 
+async def test_a_restart_that_would_fail_is_refused(serinus, scripted):
+    port = await serinus.begin(config_for((await scripted(OK)).url))
+    serinus.file.write_text("routes: [")
+    serinus.send(signal.SIGUSR2)
+    assert "not valid YAML" in (await serinus.until("restart_refused"))["reason"]
+    assert (await ask(port, post())).status == 200
+    assert all(map(is_alive, serinus.workers.values()))
+
+
 async def test_workers_end_when_the_process_above_is_gone(serinus, scripted):
     held = Held()
     port = await serinus.begin(config_for((await scripted(held)).url))

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import ssl
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -94,11 +95,9 @@ async def rest_of(caller):
 
 def is_alive(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - a line of the kernel's
-        return stat.read().rpartition(")")[2].split()[0] != "Z"
 
 
 # --- one proxy to callers ------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def pinned(core: int) -> tuple[str, ...]:
     return ("taskset", "-c", str(core)) if core < (os.cpu_count() or 1) and shutil.which("taskset") else ()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -104,7 +104,7 @@ def _free_port() -> int:
 @asynccontextmanager
 async def peer(script: str, *arguments: str, core: int) -> AsyncIterator[int]:
     """Run a server from peers/ on a free port: the mock upstream, for one."""
-    port = _free_port()
+    port = free_port()
     command = (*pinned(core), sys.executable, str(PEERS / script), str(port), *arguments)
     process = await asyncio.create_subprocess_exec(*command)
     try:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Collection
 from functools import partial
@@ -20,21 +21,29 @@ from proxy.main import Environ, Serinus, clock, wall_clock
 from proxy.model.settings import Settings
 from proxy.obs.log import Log, access_to, configure, set_level
 from proxy.obs.output import Output
+from proxy.state.listening import CannotListen
 from proxy.state.tasks import Tasks
 from proxy.workers import worker
 from proxy.workers.cells import Cells
 from proxy.workers.nursery import Nursery
 
 GC_ALLOCATIONS = 50_000
+CONTAINER_SHARE = Path("/sys/fs/cgroup/cpu.max")
 HANDED_OVER = (
     "SERINUS_HANDED_OVER"  # to who takes this process's place: sockets by address, and workers that are to end
 )
 
 
-async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], None] = lambda: None) -> None:
+async def run(
+    serinus: Serinus,
+    stop: asyncio.Event,
+    *,
+    on_start: Callable[[], None] = lambda: None,
+    on_restart: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until `stop` is set or a signal says so, then drain; a second signal ends at once. SIGHUP reloads.
 
-    SIGUSR2: another process takes this one's place, and workers with it. Raises CannotListen.
+    `on_restart`: what SIGUSR2 asks for. Raises CannotListen.
     """
     loop, stop_now, tasks = asyncio.get_running_loop(), asyncio.Event(), Tasks()
 
@@ -43,15 +52,6 @@ async def run(serinus: Serinus, stop: asyncio.Event, *, on_start: Callable[[], N
 
     loop.add_signal_handler(signal.SIGTERM, on_stop)
     loop.add_signal_handler(signal.SIGINT, on_stop)
-
-    async def restart() -> None:
-        if serinus.workers is None:
-            serinus.log.warning("restart_refused", reason="there is but this process: set workers to 2 or more")
-        else:
-            await _succeed(serinus)
-
-    def on_restart() -> None:
-        tasks.spawn(restart())
 
     loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(serinus.follower.reload("SIGHUP")))
     loop.add_signal_handler(signal.SIGUSR2, on_restart)
@@ -98,8 +98,21 @@ def serve(path: Path, environ: Environ, follow: Collection[Path] = ()) -> None:
 
 
 def workers_of(settings: Settings) -> int:
-    """How many processes are to serve."""
-    return len(os.sched_getaffinity(0)) if settings.workers == "auto" else settings.workers
+    """How many processes are to serve. Raises CannotListen where there can be but one."""
+    count = _cores() if settings.workers == "auto" else settings.workers
+    if count > 1 and sys.platform != "linux":
+        raise CannotListen(f"workers: {count} processes can serve together on Linux only: leave it out")
+    return count
+
+
+def _cores() -> int:
+    """That this process may use: a container's are often fewer than the machine's."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    try:
+        quota, period = CONTAINER_SHARE.read_text().split()
+    except (OSError, ValueError):  # in none, or in one of an older kind
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
 async def _serve(
@@ -116,42 +129,56 @@ async def _serve(
     serinus = Serinus(path, environ, loaded, log, access=access, nursery=nursery, cells=cells, follow=follow)
     serinus.set_level = set_level
     serinus.data_plane.watch.add(output)
-    predecessors = _taken_over(serinus)
-    await run(serinus, asyncio.Event(), on_start=lambda: _end(predecessors))
+    _take_over(serinus)
+    tasks = Tasks()
+
+    def on_restart() -> None:
+        tasks.spawn(_restart(serinus, path, environ))
+
+    await run(
+        serinus,
+        asyncio.Event(),
+        on_start=lambda: None if serinus.workers is None else serinus.workers.staff.end_those_before(),
+        on_restart=on_restart,
+    )
 
 
-async def _succeed(serinus: Serinus) -> None:
-    """Have a new process take this one's place, as the same one: nobody above notices. Does not return.
+async def _restart(serinus: Serinus, path: Path, environ: Environ) -> None:
+    """Have a new process take this one's place, as the same one: nobody above notices. Returns only if that cannot be.
 
     It begins with the code and the configuration that are there now. Sockets go to it, and collect callers meanwhile;
     workers serve until it has its own.
     """
-    assert serinus.workers is not None  # noqa: S101 - without them nobody would serve meanwhile
-    serinus.log.info("restarting", workers=serinus.workers.staff.pids)
-    pids, listening = serinus.workers.staff.pids, serinus.workers.hand_over()
-    sockets = {}
-    for number, each in listening.items():
+    why = await asyncio.to_thread(_cannot_start, path, environ)
+    if serinus.workers is None:
+        why = "there is but this process, and nobody would serve meanwhile: set workers to 2 or more"
+    if serinus.workers is None or why:
+        serinus.log.error("restart_refused", reason=why)
+        return
+    staff = serinus.workers.staff
+    serinus.log.info("restarting", workers=staff.pids)
+    before, sockets = [*staff.pids, staff.nursery_pid], {}
+    for number, each in serinus.workers.hand_over().items():
         each.set_inheritable(True)
         sockets[str(serinus.settings.listen[number].address)] = each.detach()
     await serinus.rest()
-    os.environ[HANDED_OVER] = json.dumps({"sockets": sockets, "workers": pids})
+    os.environ[HANDED_OVER] = json.dumps({"sockets": sockets, "before": before})
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "proxy", *sys.argv[1:]])  # noqa: S606 - the same command again
 
 
-def _taken_over(serinus: Serinus) -> list[int]:
-    """Take what a predecessor handed over. Returns its workers."""
-    handed_over = json.loads(os.environ.pop(HANDED_OVER, "{}") or "{}")
+def _cannot_start(path: Path, environ: Environ) -> str:
+    """Why it would not come up again: asked of the code that is there now. Nothing if it would."""
+    asked = [sys.executable, "-m", "proxy", "check", str(path)]
+    done = subprocess.run(asked, env=environ(), capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    return "" if done.returncode == 0 else (done.stderr + done.stdout).strip()
+
+
+def _take_over(serinus: Serinus) -> None:
+    """What a predecessor handed over."""
+    handed_over = json.loads(os.environ.pop(HANDED_OVER, "") or "{}")
     for address, descriptor in handed_over.get("sockets", {}).items():
         os.set_inheritable(descriptor, False)
         serinus.inherited[address] = socket.socket(fileno=descriptor)
-    return list(handed_over.get("workers", ()))
-
-
-def _end(pids: list[int]) -> None:
-    """Let them come to their end."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
+    if serinus.workers is not None:
+        serinus.workers.staff.before = handed_over.get("before", [])

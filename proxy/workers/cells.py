@@ -66,12 +66,13 @@ class SharedLimit(Limit):
 class SharedLimits(Limits):
     """The limits of one name, in its row."""
 
-    __slots__ = ("_cells", "_number", "_worker")
+    __slots__ = ("_cells", "_mine", "_number", "_numbers", "_worker")
 
     def __init__(self, cells: Cells, number: int, worker: int) -> None:
         """`worker`: whose requests it counts; -1: the process above, which has none, and sees to what is kept."""
         super().__init__()
         self._cells, self._number, self._worker = cells, number, worker
+        self._numbers, self._mine = cells.numbers, cells.row(number) + 2 + worker
 
     @property
     def elsewhere(self) -> int:  # type: ignore[override]
@@ -79,19 +80,16 @@ class SharedLimits(Limits):
 
     def begin(self, tokens: int, now_s: float) -> Refused | None:
         refused = super().begin(tokens, now_s)
-        self._publish()
+        self._numbers[self._mine] = self.under_way
         return refused
 
     def began(self, tokens: int, now_s: float) -> None:
         super().began(tokens, now_s)
-        self._publish()
+        self._numbers[self._mine] = self.under_way
 
     def ended(self, estimated: int, used: int | None, now_s: float) -> None:
         super().ended(estimated, used, now_s)
-        self._publish()
-
-    def _publish(self) -> None:
-        self._cells.numbers[self._cells.row(self._number) + 2 + self._worker] = self.under_way
+        self._numbers[self._mine] = self.under_way
 
     def _limit(self, limit: Limit | None, per_minute: int | None, now_s: float, place: int) -> Limit | None:
         """A changed rate is reckoned once, above; workers read what came of it."""

@@ -23,8 +23,8 @@ Run = Callable[[int, socket.socket, socket.socket], None]
 class Nursery:
     """The end in the process above."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
+    def __init__(self, control: socket.socket, pid: int) -> None:
+        self._control, self.pid = control, pid
         self.on_born: Callable[[int, int], None] = lambda worker, pid: None
         self.on_ended: Callable[[int, int], None] = lambda pid, status: None
         self.on_lost: Callable[[], None] = lambda: None
@@ -33,12 +33,13 @@ class Nursery:
     def begin(cls, run: Run) -> "Nursery":
         """Fork it now. `run` is what a worker does, with its number and its two sockets."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             ours.close()
             _tend(theirs, run)
         theirs.close()
         ours.setblocking(False)
-        return cls(ours)
+        return cls(ours, pid)
 
     def listen(self) -> None:
         """Hear of births and ends, in the running loop."""

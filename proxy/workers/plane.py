@@ -219,6 +219,7 @@ class Workers:
     def expired(self, now_s: float) -> None:
         """Time to tell what is new."""
         self.deadline_s = now_s + LOOK_S
+        self.staff.bury()
         news = self._notebook.news()
         if news:
             self.staff.tell(m.Notes(news))
@@ -272,12 +273,15 @@ def _shared(settings: Settings, opened: tuple[Listener, ...], workers: int) -> S
         )
         for name, upstream in settings.upstreams.items()
     }
+    canaries = {
+        name: canary.model_copy(update={"max_concurrent": -(-canary.max_concurrent // workers)})
+        for name, canary in settings.canaries.items()
+    }
     downstream = settings.downstream.model_copy(
         update={"max_connections": -(-settings.downstream.max_connections // workers)}
     )
-    return settings.model_copy(
-        update={"upstreams": upstreams, "downstream": downstream, "listen": opened, "clients": ()}
-    )
+    told = {"upstreams": upstreams, "canaries": canaries, "downstream": downstream, "listen": opened, "clients": ()}
+    return settings.model_copy(update=told)
 
 
 def _clients(clients: ClientKeys | None) -> m.ClientsInForce | None:

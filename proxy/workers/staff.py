@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from proxy.obs.log import Log
@@ -48,6 +49,7 @@ class Staff:
         self._questions = 0
         self._changed = asyncio.Event()
         self.is_leaving = False  # nobody is followed any more
+        self.before: list[int] = []  # processes of a predecessor, from whom this one took over
         self.on_begun: Callable[[Worker], None] = lambda worker: None  # it knows nothing yet
         self.on_heard: Callable[[Worker, Any], None] = lambda worker, message: None
         self.on_gone: Callable[[Worker], None] = lambda worker: None
@@ -58,6 +60,10 @@ class Staff:
         self._nursery.listen()
         for number in range(self._size):
             self._bear(number)
+
+    @property
+    def nursery_pid(self) -> int:
+        return self._nursery.pid
 
     @property
     def all(self) -> tuple[Worker, ...]:
@@ -149,6 +155,22 @@ class Staff:
         if not self.is_leaving:
             self._log.info("worker_ended", pid=pid, status=status)
 
+    def end_those_before(self) -> None:
+        """Whoever served before this process began may come to an end."""
+        for pid in self.before:
+            _send(pid, signal.SIGTERM)
+
+    def bury(self) -> None:
+        """Of those before, who has ended and was, or became, a child of this process: a nursery does, and where this
+        is the first process of all, workers."""
+        for pid in tuple(self.before):
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self.before.remove(pid)
+            except ChildProcessError:
+                if not Path(f"/proc/{pid}").exists():
+                    self.before.remove(pid)
+
     def _nursery_lost(self) -> None:
         self._log.error("nursery_died", workers=self.pids)
         self.on_lost()
@@ -157,10 +179,7 @@ class Staff:
         """End all that are left, at once."""
         self.is_leaving = True
         for pid in self.pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            _send(pid, signal.SIGKILL)
         self._nursery.close()
         await self._tasks.close()
 
@@ -188,6 +207,13 @@ class Staff:
         for each in late:
             each.cancel()
         return [each.result() for each in done if not each.cancelled()]
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
 
 
 def _nothing(*_: object) -> None: ...

@@ -4,11 +4,14 @@ import asyncio
 import json
 import os
 import signal
+import ssl
+from pathlib import Path
 
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.authority import Authority, shown, written
 from tests.support.patience import PATIENCE_S
 from tests.support.process import SerinusProcess
 from tests.support.raw import RawCaller, ask, get, post
@@ -96,11 +99,9 @@ async def rest_of(caller):
 
 def is_alive(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - a line of the kernel's
-        return stat.read().rpartition(")")[2].split()[0] != "Z"
 
 
 # --- one proxy to callers ------------------------------------------------------------------------------------------
@@ -210,6 +211,24 @@ async def test_what_was_made_by_way_of_one_worker_is_found_by_the_others(serinus
         assert (await called([caller], get(b"/v1/responses/resp_1")))[0].payload.startswith(b'{"id":"resp_1"')
         caller.close()
     assert (len(first.requests), len(second.requests)) == (2, 0)
+
+
+async def test_handshakes_are_the_workers_and_show_renewed_certificates(serinus, scripted, tmp_path):
+    (cert, key), upstream = Authority(tmp_path / "old").issue("localhost"), await scripted(OK)
+    listen = f"listen: [{{address: 127.0.0.1:0, tls: {{cert: {cert}, key: {key}}}}}]"
+    await serinus.start(TWO.replace("listen: 127.0.0.1:0", listen, 1) + config_for(upstream.url))
+    port = await serinus.serving()
+    trusting = ssl.create_default_context(cafile=tmp_path / "old/ca.pem")
+    trusting.check_hostname = False
+    callers = [await RawCaller.connect(port, ssl=trusting) for _ in range(2)]
+    assert [each.status for each in await called(callers)] == [200] * 2
+    for caller in callers:
+        caller.close()
+    for new, old in zip(Authority(tmp_path / "new").issue("localhost"), (cert, key), strict=True):
+        new.rename(old)
+    for _ in range(3):  # the process above has it too, for /status
+        await serinus.until("certificate_renewed")
+    assert [await shown(port) for _ in range(2)] == [written(cert)] * 2
 
 
 # --- what is decided above -------------------------------------------------------------------------------------------
@@ -327,6 +346,15 @@ async def test_a_rolling_restart_breaks_nothing(serinus, scripted):
     await eventually(old_ones_are_gone)
     serinus.send(signal.SIGTERM)
     assert await serinus.ended() == 0
+
+
+async def test_a_restart_that_would_fail_is_refused(serinus, scripted):
+    port = await serinus.begin(config_for((await scripted(OK)).url))
+    serinus.file.write_text("routes: [")
+    serinus.send(signal.SIGUSR2)
+    assert "not valid YAML" in (await serinus.until("restart_refused"))["reason"]
+    assert (await ask(port, post())).status == 200
+    assert all(map(is_alive, serinus.workers.values()))
 
 
 async def test_workers_end_when_the_process_above_is_gone(serinus, scripted):

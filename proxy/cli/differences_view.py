@@ -27,7 +27,8 @@ def summary(found: Collection[Difference], url: str) -> str:
         return f"nothing differs from what is in force at {url}"
     restart = sum(each.needs_restart for each in found)
     places = "place" if len(found) == 1 else "places"
-    return f"differs from what is in force at {url} in {len(found)} {places}, of which {restart} need a restart"
+    said = f"differs from what is in force at {url} in {len(found)} {places}"
+    return f"{said}, {restart} of which wait{'s' if restart == 1 else ''} for a restart" if restart else said
 
 
 def _values(difference: Difference) -> str:

@@ -45,7 +45,7 @@ async def test_differences_have_their_places_and_those_that_need_a_restart_say_s
     assert drain == "~ drain_timeout: 30s → 1s"
     assert key.startswith("~ upstreams.up0.keys[main].value: <secret ")
     assert verdict == (
-        f"differs from what is in force at {check.running.admin_url} in 3 places, of which 1 need a restart"
+        f"differs from what is in force at {check.running.admin_url} in 3 places, 1 of which waits for a restart"
     )
     assert "another-key" not in result.output
     assert result.exit_code == 3

@@ -25,9 +25,9 @@ OK = answering(whole(b"{}"))
 class Process(SerinusProcess):
     """With what only several have."""
 
-    async def begin(self, config, *options):
+    async def begin(self, config, *options, top=TWO):
         """Serve. Returns the port."""
-        await self.start(TWO + config, *options)
+        await self.start(top + config, *options)
         self.workers = {}
         for _ in range(2):
             await self.meet()
@@ -248,6 +248,20 @@ async def test_a_reload_is_in_force_everywhere_when_it_is_told(serinus, scripted
     assert [each.payload for each in await called(callers)] == [b"new"] * 4
     for caller in callers:
         caller.close()
+
+
+async def test_listener_that_others_reach_is_never_left_without_clients(serinus):
+    """It stays open until a restart, whatever the file says meanwhile."""
+    config = config_for("http://127.0.0.1:1/v1")
+    top = TWO.replace("listen: 127.0.0.1:0", "listen: 0.0.0.0:0", 1)
+    await serinus.begin(config, "--no-watch", top=top)
+    serinus.file.write_text(TWO + config_for("http://127.0.0.1:1/v1", clients=False))
+    status, said = await serinus.change("POST", "/reload")
+    assert (status, said["result"]) == (422, "rejected")
+    assert "clients: none are listed, and 0.0.0.0:0, which others can reach" in said["problems"][0]
+    serinus.file.write_text(TWO + config)
+    status, said = await serinus.change("POST", "/reload")
+    assert (status, said["need_restart"]) == (200, ["listen"])
 
 
 async def test_changed_file_is_put_in_force_everywhere_and_listeners_wait_for_a_restart(serinus, scripted):

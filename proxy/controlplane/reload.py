@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,7 @@ class Reloader:
         self.generation = metrics.generation
         self.last: Applied | Rejected | None = None
         self.settled: Callable[[], Awaitable[None]] = _at_once  # waits until those who serve have it in force
+        self.announced: Callable[[], AbstractContextManager[None]] = nullcontext  # around each
         self.on_applied: Callable[[Loaded], None] = lambda loaded: None
         self.on_change: Callable[[Settings, Addresses], None] = lambda settings, addresses: None
 
@@ -83,7 +85,8 @@ class Reloader:
 
     async def reload(self) -> Applied | Rejected:
         """Read the file again and put it in force, or keep what there is and say why."""
-        return await self._take(lambda: load(self._path, self._environ()))
+        with self.announced():
+            return await self._take(lambda: load(self._path, self._environ()))
 
     async def read_secrets_anew(self) -> Applied | Rejected:
         """Take the secrets of the configuration in force as they are now. What its file says meanwhile is not read."""

@@ -63,7 +63,8 @@ class Callers:
     account: Account
     clock: Callable[[], float]
     log: Log
-    draining: bool = False
+    draining: bool = False  # each answer that begins now is its connection's last, and says so
+    closing: bool = False  # and so is each that ends now
     open: set[CallerConnection] = field(default_factory=set)
 
     def opened(self, connection: CallerConnection) -> bool:
@@ -78,8 +79,8 @@ class Callers:
         self.watch.discard(connection)
 
     def drain(self) -> None:
-        """From now on each answer is its connection's last, and idle connections close."""
-        self.draining = True
+        """From now on a connection closes when nothing is under way."""
+        self.draining = self.closing = True
         for connection in tuple(self.open):
             connection.close_if_idle()
 

@@ -227,7 +227,7 @@ class FastConnection(asyncio.Protocol):
         callers = self._lane.callers
         if self.wire.is_closing():
             self._early = b""
-        elif not keep_alive or callers.draining:
+        elif not keep_alive or callers.closing:
             self._early = b""
             self._hand_over().linger()
         else:

@@ -134,7 +134,7 @@ class DataPlane:
         return len(held)
 
     def begin_drain(self) -> None:
-        """Go on serving, but let each answer be its connection's last."""
+        """Go on serving, but let each answer that begins be its connection's last."""
         self.callers.draining = True
 
     async def drain(self, pre_drain_s: float, timeout_s: float) -> None:

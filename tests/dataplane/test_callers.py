@@ -459,6 +459,23 @@ async def test_answers_during_a_drain_are_their_connections_last(scripted, proxy
         assert await caller.read_rest() == b""
 
 
+async def test_connection_that_was_not_told_of_its_end_stays_for_another_request_while_listening_goes_on(
+    scripted, proxy
+):
+    upstream = await scripted(Directed())
+    running = await proxy(config_for(upstream.url))
+    caller, talk = await asked(upstream, running)
+    await talk.send(CHUNKED_HEAD, EVENT)
+    assert b"connection" not in (await caller.read_until(EVENT)).lower()
+    running.serinus.data_plane.begin_drain()
+    await talk.send(LAST)
+    await caller.read_until(LAST)
+    await caller.send(get(b"/livez"))
+    answer = await caller.answer()
+    assert (answer.status, answer.field(b"connection")) == (200, b"close")
+    assert await caller.read_rest() == b""
+
+
 async def test_drain_closes_what_is_idle_and_lets_streams_run_to_their_end(scripted, proxy):
     upstream = await scripted(Directed())
     running = await proxy(config_for(upstream.url))

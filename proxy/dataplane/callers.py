@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
 
 
+LAST_REQUEST_S = 1.0  # a request may be on its way to a connection that was opened, or answered, less long ago
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a caller may take its time for, in seconds, and how many there may be."""
@@ -48,6 +51,7 @@ class Caller(Protocol):
 
 
 class CallerConnection(Timed, Protocol):
+    wire: asyncio.Transport
     exchange: "Exchange | None"
 
     @property
@@ -71,7 +75,7 @@ class Callers:
         """Note a new connection. Returns False if it is one too many."""
         self.open.add(connection)
         self.watch.add(connection)
-        connection.deadline_s = self.clock() + self.limits.idle_timeout_s
+        connection.deadline_s = self.clock() + (LAST_REQUEST_S if self.closing else self.limits.idle_timeout_s)
         return len(self.open) <= self.limits.max_connections
 
     def closed(self, connection: CallerConnection) -> None:
@@ -79,10 +83,19 @@ class Callers:
         self.watch.discard(connection)
 
     def drain(self) -> None:
-        """From now on a connection closes when nothing is under way."""
+        """From now on a connection closes when nothing is under way, nor likely to be."""
         self.draining = self.closing = True
+        now_s, earlier_s = self.clock(), self.limits.idle_timeout_s - LAST_REQUEST_S
         for connection in tuple(self.open):
-            connection.close_if_idle()
+            if not connection.busy:
+                connection.deadline_s -= earlier_s
+                if connection.deadline_s <= now_s:
+                    connection.close_if_idle()
+
+    @property
+    def remain(self) -> bool:
+        """Is there anybody who is served, or may still ask?"""
+        return any(connection.busy or not connection.wire.is_closing() for connection in self.open)
 
     def cut_all(self, reason: str) -> None:
         """End what is left, visibly."""

@@ -14,6 +14,7 @@ from proxy.dataplane.deadlines import Watch
 from proxy.dataplane.fast_lane import FastLane
 from proxy.dataplane.handler import Handler
 from proxy.dataplane.local_answers import LocalAnswers
+from proxy.dataplane.sockets import take_no_more
 from proxy.dataplane.tools import Tools
 from proxy.dataplane.upstream import ConnectionPools
 from proxy.model.settings import Settings
@@ -24,6 +25,7 @@ from proxy.state.snapshot import ClientKeys, Snapshot, Snapshots
 from proxy.state.tasks import Tasks
 
 DRAIN_LOOK_S = 0.05
+ACCEPT_S = 0.01  # for whom the kernel has taken and the loop has not
 BACKLOG = 4096  # connections the kernel may hold while we are busy
 
 
@@ -141,10 +143,15 @@ class DataPlane:
         """Be taken out of service, let what runs come to its end, stop listening."""
         self.begin_drain()
         await asyncio.sleep(pre_drain_s)
+        for server in self._servers:
+            for each in server.sockets:
+                take_no_more(each)
+        await asyncio.sleep(ACCEPT_S)
         self.stop_listening()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.busy:  # noqa: ASYNC110 - an event would be paid for on every request
+                await asyncio.sleep(DRAIN_LOOK_S)  # who was accepted last appears
+                while self.callers.remain:  # noqa: ASYNC110 - an event would be paid for on every request
                     await asyncio.sleep(DRAIN_LOOK_S)
 
     def stop_listening(self) -> None:

@@ -483,6 +483,7 @@ async def test_drain_closes_what_is_idle_and_lets_streams_run_to_their_end(scrip
     streaming, talk = await asked(upstream, running)
     await talk.send(CHUNKED_HEAD, EVENT)
     await streaming.read_until(b"something!\r\n")
+    running.pass_time(2)
     running.serinus.data_plane.begin_drain()
     running.serinus.data_plane.stop_listening()
     assert await idle.read_rest() == b""
@@ -494,6 +495,23 @@ async def test_drain_closes_what_is_idle_and_lets_streams_run_to_their_end(scrip
     streaming.close()
     await running.until(lambda: running.serinus.data_plane.busy == 0)
     assert outcomes(running) == {"ok": 1}
+
+
+async def test_request_that_was_on_its_way_when_listening_ended_is_answered(scripted, proxy):
+    running = await proxy(config_for((await scripted(answering(whole(b"{}")))).url))
+    plane = running.serinus.data_plane
+    caller, silent = await RawCaller.connect(running.port), await RawCaller.connect(running.port)
+    await running.until(lambda: len(plane.callers.open) == 2)
+    plane.begin_drain()
+    plane.stop_listening()
+    assert (plane.busy, plane.callers.remain) == (0, True)
+    await caller.send(get())
+    assert (await caller.answer()).field(b"connection") == b"close"
+    assert await caller.read_rest() == b""
+    caller.close()
+    running.pass_time(2)
+    assert await silent.read_rest() == b""
+    await running.until(lambda: not plane.callers.remain)
 
 
 async def test_stop_cuts_what_is_left_visibly(scripted, proxy):

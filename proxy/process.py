@@ -84,7 +84,7 @@ async def _done_before(event: asyncio.Event, work: Coroutine[None, None, None]) 
 
 
 def _end_by_signals() -> None:
-    """While nothing is served, not yet or not any more, there is nothing to drain, and to be ended is no failure."""
+    """While nothing is served yet, there is nothing to drain, and to be ended is no failure."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     for number in (signal.SIGHUP, signal.SIGUSR2):
@@ -161,9 +161,8 @@ async def _serve(
         on_start=lambda: None if serinus.workers is None else serinus.workers.staff.end_those_before(),
         on_restart=on_restart,
     )
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        asyncio.get_running_loop().remove_signal_handler(number)
-    _end_by_signals()
+    output.close()
+    os._exit(0)  # all is said and kept: what the loop would still wait for, as a name that is looked up, is for nobody
 
 
 async def _restart(serinus: Serinus, path: Path, environ: Environ) -> None:

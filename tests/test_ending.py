@@ -1,5 +1,6 @@
 """How `serinus serve` ends: what a load balancer, callers and operators see of it, stage by stage."""
 
+import asyncio
 import errno
 import json
 import os
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from proxy.process import run
 from tests.support.authority import Authority
 from tests.support.machine import until
 from tests.support.process import SerinusProcess
@@ -43,9 +45,9 @@ async def serving(serinus) -> tuple[int, int]:
     return said["listen"][0][1], said["admin"][1]
 
 
-async def told_to_end(serinus, number=signal.SIGTERM) -> int:
+async def told_to_end(serinus) -> int:
     """How many requests were open then."""
-    serinus.send(number)
+    serinus.send(signal.SIGTERM)
     return (await serinus.until("draining"))["open_requests"]
 
 
@@ -156,12 +158,11 @@ async def test_tunnel_goes_on_until_it_is_cut(lane, serinus, scripted):
 
 
 @SIGNALS
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM first", "SIGINT first"])
 @pytest.mark.parametrize("stage", [LONG, AT_ONCE + "drain_timeout: 10m\n"], ids=["accepting", "draining"])
-async def test_second_signal_ends_it_at_once(number, first, stage, serinus, scripted):
+async def test_second_signal_ends_it_at_once(number, stage, serinus, scripted):
     await serinus.start(TOP + stage + config_for((await scripted(Held())).url))
     caller = await begun((await serving(serinus))[0])
-    assert await told_to_end(serinus, first) == 1
+    assert await told_to_end(serinus) == 1
     serinus.send(number)
     assert await cut(serinus) == 1
     assert (await caller.read_rest(), caller.closed) == (b"", True)
@@ -256,10 +257,34 @@ async def test_signal_before_it_serves_ends_it(number, serinus, tmp_path):
     os.mkfifo(fifo)
     await serinus.start("", "--config", str(fifo))
     writer = await a_reader_waits(fifo)
-    serinus.send(number)
+
+    def has_ended() -> bool:
+        serinus.send(number)  # more than once: Python may miss one that comes just before it waits
+        return serinus.has_ended
+
+    await until(has_ended)
     assert await serinus.ended() == 0
     assert serinus.said == []
     os.close(writer)
+
+
+async def test_signal_amid_its_start_ends_it():
+    """A name that is looked up for a target, for one, may take long."""
+
+    class Starting:
+        workers, steps = None, ()
+
+        async def start(self) -> None:
+            self.steps += ("start",)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+
+        async def close(self) -> None:
+            self.steps += ("close",)
+
+    serinus = Starting()
+    await run(serinus, asyncio.Event(), on_start=lambda: pytest.fail("it serves"))
+    assert serinus.steps == ("start", "close")
 
 
 async def test_signal_during_a_reload_ends_it(serinus, scripted):

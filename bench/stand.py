@@ -139,25 +139,46 @@ async def proxy(upstream_port: int, *, fast_lane: bool = True, core: int | None 
 
 
 @asynccontextmanager
-async def serving(path: Path, *, core: int | None = None) -> AsyncIterator[Proxy]:
-    """Start the proxy with this configuration, whose listeners are on 127.0.0.1, one public and one for admin."""
+async def serving(
+    path: Path, *, core: int | None = None, log: Path | None = None, environ: dict[str, str] | None = None
+) -> AsyncIterator[Proxy]:
+    """Start the proxy with this configuration, whose listeners are on 127.0.0.1, one public and one for admin.
+
+    `log`: the file that its lines go to. `environ`: what is added to the environment.
+    """
     command = (sys.executable, "-m", "proxy", "serve", "--config", str(path))
     command = command if core is None else (*pinned(core), *command)
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-    assert process.stderr is not None
+    said = asyncio.subprocess.PIPE if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    process = await asyncio.create_subprocess_exec(*command, stderr=said, env=os.environ | (environ or {}))
     try:
-        async for line in process.stderr:
-            if b'"serving"' in line:
-                ports = [int(number) for number in re.findall(rb'\["?127.0.0.1"?,(\d+)\]', line)]
-                break
-        else:
-            sys.exit("the proxy did not start")
+        line = await (_piped(process) if log is None else _written(process, log))
+        ports = [int(number) for number in re.findall(rb'\["?127.0.0.1"?,(\d+)\]', line)]
         admin_port = int(re.search(rb'"admin":\["127.0.0.1",(\d+)\]', line)[1])  # type: ignore[index]
         yield Proxy(process, next(port for port in ports if port != admin_port), admin_port)
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
+        if log is not None:
+            os.close(said)
+
+
+async def _piped(process: asyncio.subprocess.Process) -> bytes:
+    """The line that says where it serves."""
+    assert process.stderr is not None
+    async for line in process.stderr:
+        if b'"serving"' in line:
+            return line
+    sys.exit("the proxy did not start")
+
+
+async def _written(process: asyncio.subprocess.Process, log: Path) -> bytes:
+    while process.returncode is None:
+        for line in log.read_bytes().splitlines(keepends=True):
+            if b'"serving"' in line and line.endswith(b"\n"):
+                return line
+        await asyncio.sleep(0.05)
+    sys.exit("the proxy did not start")
 
 
 async def steady(port: int, until: asyncio.Event, waits_ms: list[float], pace_s: float = 0.05) -> None:

@@ -37,6 +37,7 @@ from proxy.obs.access_lines import AccessLines
 from proxy.obs.log import AccessLog, Log, access_log
 from proxy.obs.metrics import Metrics
 from proxy.obs.recent import Recent
+from proxy.obs.service import Service
 from proxy.policy.canary import CanaryEvent
 from proxy.state.listening import CannotListen
 from proxy.state.live import Registry
@@ -49,6 +50,7 @@ from proxy.workers.plane import Workers
 Environ = Callable[[], Mapping[str, str]]
 clock = time.monotonic  # noqa: TID251 - the one clock; everything below is handed it
 wall_clock = time.time  # noqa: TID251 - for what others date: nothing here expires by it
+CLOSING_S = 5.0  # at most, for what remains when all is drained or cut
 LOOK_S = 60.0  # at certificates: of some changes nobody is told, as on network file systems
 
 
@@ -148,6 +150,9 @@ class Serinus:
         self.follower = Follower(self.reloader, self.recorder, follow, log)
         self.certificate_files = WatchedFiles(self.certificates.files, self.certificates.renew, log, LOOK_S)
         self.reloader.on_applied = self._applied
+        self.service = Service(environ(), clock, log)
+        self.service.text = lambda: f"Serving generation {self.reloader.generation}"
+        self.reloader.announced = self.service.reloading
         self._tasks = Tasks()
         self.ready = False
         keys = AdminKeys(self.keyring, self.recorder, clock, self.data_plane.cut_holders)
@@ -213,6 +218,8 @@ class Serinus:
             await self.workers.ready()
         self.ready = True
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
+        self.data_plane.watch.add(self.service)
+        self.service.ready()
 
     async def stop_checking(self) -> None:
         """No more active checks, and no more looking for targets."""
@@ -256,8 +263,10 @@ class Serinus:
         self.ready = False
         if self.workers is not None:
             await self.workers.refresh()
-        self.log.info("draining", open_requests=self.data_plane.busy)
-        settings = self.reloader.settings
+        busy, settings = self.data_plane.busy, self.reloader.settings
+        takes_s = settings.pre_drain_s + settings.drain_timeout_s + CLOSING_S
+        self.service.stopping(f"Draining, {busy} requests open", takes_s)
+        self.log.info("draining", open_requests=busy)
         await self.data_plane.drain(settings.pre_drain_s, settings.drain_timeout_s)
 
     async def rest(self) -> None:

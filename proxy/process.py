@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from pathlib import Path
 
@@ -58,16 +58,35 @@ async def run(
     if serinus.workers is not None:
         serinus.workers.staff.on_lost = on_restart
     try:
-        await serinus.start()
-        on_start()
-        await stop.wait()
-        endings = [tasks.spawn(serinus.drain()), loop.create_task(stop_now.wait())]
-        _, pending = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
+        if await _done_before(stop, serinus.start()):
+            on_start()
+            await stop.wait()
+            await _done_before(stop_now, serinus.drain())
     finally:
         await tasks.close()
         await serinus.close()
+
+
+async def _done_before(event: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Do it, unless `event` comes before it is done. Raises what it raises."""
+    loop = asyncio.get_running_loop()
+    doing, waiting = loop.create_task(work), loop.create_task(event.wait())
+    await asyncio.wait((doing, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if doing.done():
+        doing.result()
+        return True
+    doing.cancel()
+    await asyncio.wait((doing,))
+    return False
+
+
+def _end_by_signals() -> None:
+    """While nothing is served yet, there is nothing to drain, and to be ended is no failure."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def serve(path: Path, environ: Environ, follow: Collection[Path] = ()) -> None:
@@ -75,6 +94,7 @@ def serve(path: Path, environ: Environ, follow: Collection[Path] = ()) -> None:
 
     Raises ConfigInvalid, StateDirUnusable or CannotListen before anything is served.
     """
+    _end_by_signals()
     loaded = load(path, environ())
     settings: Settings = loaded.settings
     output = Output(sys.stderr.fileno())
@@ -141,6 +161,8 @@ async def _serve(
         on_start=lambda: None if serinus.workers is None else serinus.workers.staff.end_those_before(),
         on_restart=on_restart,
     )
+    output.close()
+    os._exit(0)  # all is said and kept: what the loop would still wait for, as a name that is looked up, is for nobody
 
 
 async def _restart(serinus: Serinus, path: Path, environ: Environ) -> None:

@@ -6,6 +6,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from tests.support.raw import RawCaller
 from tests.support.running import RunningProxy, start_proxy
 from tests.support.scripted import Script, ScriptedUpstream
 
@@ -52,6 +53,22 @@ async def name(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     monkeypatch.setattr(kind, "getaddrinfo", getaddrinfo)
     return means
+
+
+@pytest.fixture
+async def callers_leave(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Whoever is still connected at the end of the test leaves then."""
+    connect, opened = RawCaller.connect, []
+
+    async def remembering(*args: object, **options: object) -> RawCaller:
+        opened.append(caller := await connect(*args, **options))
+        return caller
+
+    monkeypatch.setattr(RawCaller, "connect", remembering)
+    yield
+    for caller in opened:
+        caller.writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 @pytest.fixture

@@ -7,7 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.cli import main
+from proxy.main import CLOSING_S
 from proxy.model import errors
+from proxy.model.quantities import parse_duration
+from proxy.model.settings import Settings
 from proxy.obs.metrics import MemberState, Metrics, PoolState, SeriesLabels
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +54,15 @@ def test_every_error_code_in_the_readme_is_one_of_ours():
     listed = re.search(r"`code` that says what was wrong:\n(.*?)\.\n", (ROOT / "README.md").read_text(), re.DOTALL)
     assert listed is not None
     assert set(re.findall(r"`(\w+)`", listed[1])) <= ours
+
+
+def test_unit_gives_a_drain_the_time_it_takes():
+    unit = (ROOT / "docs/systemd.md").read_text()
+    allowed = re.search(r"^TimeoutStopSec=(\d+)s$", unit, re.MULTILINE)
+    assert allowed is not None
+    default = {name: field.default for name, field in Settings.model_fields.items()}
+    drain_s = parse_duration(default["pre_drain_s"]) + parse_duration(default["drain_timeout_s"])
+    assert int(allowed[1]) == drain_s + CLOSING_S
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""`serinus serve` as a process: its signals, its exit codes, and what it says before it goes."""
+"""`serinus serve` as a process: signals, exit codes, and what it says. How it ends is also in test_ending.py."""
 
 import json
 import signal
@@ -194,28 +194,6 @@ async def test_open_stream_ends_whole_before_the_process_does(serinus, scripted)
     assert await caller.read_rest() == Held.LAST
     assert await serinus.ended() == 0
     assert json.loads(serinus.said[-1])["cut_requests"] == 0
-    caller.close()
-
-
-async def test_second_signal_ends_it_at_once(serinus, scripted):
-    await serinus.start(ADMIN + config_for((await scripted(Held())).url))
-    caller = await begun(await serinus.serving())
-    serinus.send(signal.SIGTERM)
-    await serinus.until("draining")
-    serinus.send(signal.SIGTERM)
-    assert await serinus.ended() == 0
-    assert json.loads(serinus.said[-1])["cut_requests"] == 1
-    assert await caller.read_rest() == b""
-    caller.close()
-
-
-async def test_drain_has_an_end(serinus, scripted):
-    await serinus.start(ADMIN + "drain_timeout: 0s\n" + config_for((await scripted(Held())).url))
-    caller = await begun(await serinus.serving())
-    serinus.send(signal.SIGTERM)
-    assert await serinus.ended() == 0
-    assert json.loads(serinus.said[-1])["cut_requests"] == 1
-    assert await caller.read_rest() == b""
     caller.close()
 
 

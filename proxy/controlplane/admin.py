@@ -24,6 +24,7 @@ from proxy.obs.recent import LONGEST_S
 
 MOST_AUDITED = 1000  # entries in one answer
 DEFAULT_WINDOW = "60s"  # of what /status tells
+LAST_WAIT_S = 1.0  # for an answer under way, when the process ends: nobody waits for a minute, as aiohttp would
 _OPEN_PATHS = frozenset(("/livez", "/readyz", "/metrics"))
 
 
@@ -71,7 +72,9 @@ class Admin:
 
     async def start(self, tls: ssl.SSLContext | None) -> tuple[str, int]:
         """Listen on the configured address. Returns what it became. Raises OSError."""
-        self._runner = web.AppRunner(self.app(), access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            self.app(), access_log=None, handler_cancellation=True, shutdown_timeout=LAST_WAIT_S
+        )
         await self._runner.setup()
         address = self._settings.listen
         await web.TCPSite(self._runner, address.host, address.port, ssl_context=tls).start()

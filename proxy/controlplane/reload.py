@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -71,6 +71,7 @@ class Reloader:
         self.generation = metrics.generation
         self.last: Outcome | None = None
         self.settled: Callable[[], Awaitable[None]] = _at_once  # waits until those who serve have it in force
+        self.announced: Callable[[], AbstractContextManager[None]] = nullcontext  # around each
         self.on_applied: Callable[[Loaded], None] = lambda loaded: None
         self.on_change: Callable[[Settings, Addresses], None] = lambda settings, addresses: None
 
@@ -90,7 +91,8 @@ class Reloader:
     async def reload(self) -> Outcome:
         """Read the file again and put it in force, or keep what there is and say why."""
         async with self._one_at_a_time:
-            return await self._take(self._load)
+            with self.announced():
+                return await self._take(self._load)
 
     async def reload_if_changed(self, content: bytes | None) -> Outcome | None:
         """Likewise, but of these bytes of the file. None: they, and the environment, are as they were the last time.
@@ -100,7 +102,8 @@ class Reloader:
         async with self._one_at_a_time:
             if await asyncio.to_thread(self._looks, content) == self._seen:
                 return None
-            return await self._take(lambda: self._load(content))
+            with self.announced():
+                return await self._take(lambda: self._load(content))
 
     async def read_secrets_if_changed(self) -> Outcome | None:
         """Take the secrets of the configuration in force as they are now. What its file says meanwhile is not read."""

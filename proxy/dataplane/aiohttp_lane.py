@@ -92,7 +92,7 @@ class AiohttpLane:
                 caller.cut("the proxy failed; its log says why")
             keep_alive = self._refuse(caller, parsed, request, InternalError("The proxy failed; its log says why."))
         caller.finish()
-        if keep_alive and not caller.is_draining():
+        if keep_alive and not (self._callers.closing or caller.door.closed):
             return GOES_ON
         caller.linger()
         return ENDS

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
 
 
+LAST_REQUEST_S = 1.0  # a request may be on its way to a connection that was opened, or answered, less long ago
+
+
 class Caller(Protocol):
     """What an exchange needs of the caller's connection."""
 
@@ -35,6 +38,7 @@ class Door:
 
 
 class CallerConnection(Timed, Protocol):
+    wire: asyncio.Transport
     exchange: "Exchange | None"
     door: Door
 
@@ -51,14 +55,15 @@ class Callers:
     account: Account
     clock: Callable[[], float]
     log: Log
-    draining: bool = False
+    draining: bool = False  # each answer that begins now is its connection's last, and says so
+    closing: bool = False  # and so is each that ends now
     open: set[CallerConnection] = field(default_factory=set)
 
     def opened(self, connection: CallerConnection) -> bool:
         """Note a new connection. Returns False if it is one too many."""
         self.open.add(connection)
         self.watch.add(connection)
-        connection.deadline_s = self.clock() + self.limits.idle_timeout_s
+        connection.deadline_s = self.clock() + (LAST_REQUEST_S if self.closing else self.limits.idle_timeout_s)
         return len(self.open) <= self.limits.max_connections
 
     def closed(self, connection: CallerConnection) -> None:
@@ -66,10 +71,19 @@ class Callers:
         self.watch.discard(connection)
 
     def drain(self) -> None:
-        """From now on each answer is its connection's last, and idle connections close."""
-        self.draining = True
+        """From now on a connection closes when nothing is under way, nor likely to be."""
+        self.draining = self.closing = True
+        now_s, earlier_s = self.clock(), self.limits.idle_timeout_s - LAST_REQUEST_S
         for connection in tuple(self.open):
-            connection.close_if_idle()
+            if not connection.busy:
+                connection.deadline_s -= earlier_s
+                if connection.deadline_s <= now_s:
+                    connection.close_if_idle()
+
+    @property
+    def remain(self) -> bool:
+        """Is there anybody who is served, or may still ask?"""
+        return any(connection.busy or not connection.wire.is_closing() for connection in self.open)
 
     def close(self, door: Door, *, open_to_anyone: bool) -> None:
         """Nobody comes in by it any more: each answer is its connection's last, and idle connections close.

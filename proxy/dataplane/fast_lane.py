@@ -228,7 +228,7 @@ class FastConnection(asyncio.Protocol):
         callers = self._lane.callers
         if self.wire.is_closing():
             self._early = b""
-        elif not keep_alive or self.is_draining():
+        elif not keep_alive or callers.closing or self.door.closed:
             self._early = b""
             self._hand_over().linger()
         else:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from proxy.dataplane.callers import Door
+from proxy.dataplane.sockets import take_no_more
 from proxy.model.address import Address
 from proxy.model.reasons import reason
 from proxy.obs.log import Log
@@ -153,6 +154,12 @@ class Listeners:
             listener.close()
             raise
         return listener
+
+    def take_no_more(self) -> None:
+        """Whoever is waiting to be accepted will be; nobody else."""
+        for listener in self._open:
+            for each in listener.sockets:
+                take_no_more(each)
 
     def close(self) -> None:
         """Listen nowhere any more."""

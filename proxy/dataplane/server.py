@@ -26,6 +26,7 @@ from proxy.state.snapshot import ClientKeys, Snapshot, Snapshots
 from proxy.state.tasks import Tasks
 
 DRAIN_LOOK_S = 0.05
+ACCEPT_S = 0.01  # for whom the kernel has taken and the loop has not
 
 
 class DataPlane:
@@ -139,17 +140,20 @@ class DataPlane:
         return len(held)
 
     def begin_drain(self) -> None:
-        """Go on serving, but let each answer be its connection's last."""
+        """Go on serving, but let each answer that begins be its connection's last."""
         self.callers.draining = True
 
     async def drain(self, pre_drain_s: float, timeout_s: float) -> None:
         """Be taken out of service, let what runs come to its end, stop listening."""
         self.begin_drain()
         await asyncio.sleep(pre_drain_s)
+        self._listeners.take_no_more()
+        await asyncio.sleep(ACCEPT_S)
         self.stop_listening()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.busy:  # noqa: ASYNC110 - an event would be paid for on every request
+                await asyncio.sleep(DRAIN_LOOK_S)  # who was accepted last appears
+                while self.callers.remain:  # noqa: ASYNC110 - an event would be paid for on every request
                     await asyncio.sleep(DRAIN_LOOK_S)
 
     def stop_listening(self) -> None:

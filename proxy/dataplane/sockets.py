@@ -1,8 +1,11 @@
 """What transports have no methods for."""
 
 import asyncio
+import ctypes
 import socket
 import struct
+import sys
+from contextlib import suppress
 from typing import cast
 
 # Linux calls a socket writable again only when a third of its send buffer is free, and that buffer grows to megabytes:
@@ -12,6 +15,8 @@ UNSENT_BYTES = 128 * 1024
 LINGER_S = 5.0
 MAX_KEEPALIVE_S = 32767  # Linux takes no more
 WRITE_HIGH_WATER_BYTES = 64 * 1024  # what a caller may leave unread before its upstream is paused
+_SO_ATTACH_FILTER = 26  # of Linux
+_DROP = struct.pack("HBBI", 0x06, 0, 0, 0)  # a program for it: return 0 bytes of the packet
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
 
 
@@ -48,3 +53,15 @@ def reset(wire: asyncio.Transport) -> None:
     if raw is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     wire.abort()
+
+
+def take_no_more(listening: socket.socket) -> None:
+    """Let the system take no new callers here, so that those it has taken can be accepted before the socket is closed.
+
+    To close is to reset whom the system took and nobody accepted, perhaps with a request sent. Linux alone has a way:
+    a filter that lets no packet in. Who connects now tries again a second later, and is refused.
+    """
+    if sys.platform == "linux":
+        nothing = ctypes.create_string_buffer(_DROP)
+        with suppress(OSError):  # what only looks like Linux may not know it
+            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(nothing)))

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from proxy.dataplane.sockets import take_no_more
+
 TAKEN = struct.Struct(
     "!II"
 )  # by a worker: how many connections it took over since it last said so, and how many it has
@@ -71,6 +73,10 @@ class Doorman:
         """Accept no more there, and close the socket."""
         self._do(lambda: self._leave(number))
 
+    def take_no_more(self) -> None:
+        """Let nobody else come; who has come is still handed over."""
+        self._do(self._take_no_more)
+
     def welcome(self, door: socket.socket) -> None:
         """A worker is ready."""
         self._do(lambda: self._welcome(_Worker(door)))
@@ -105,6 +111,10 @@ class Doorman:
         for worker in self._workers:
             for _, connection in worker.handed:
                 connection.close()
+
+    def _take_no_more(self) -> None:
+        for listening in self._listeners.values():
+            take_no_more(listening)
 
     def _listen(self, number: int, listening: socket.socket) -> None:
         listening.setblocking(False)

@@ -13,6 +13,7 @@ from typing import Any
 
 from proxy.controlplane.build import Addresses, InForce
 from proxy.dataplane.deadlines import Watch
+from proxy.dataplane.server import ACCEPT_S
 from proxy.model.settings import Listener, Settings
 from proxy.obs.log import Log
 from proxy.obs.metrics import Metrics
@@ -186,6 +187,8 @@ class Workers:
         self.staff.is_leaving = True
         self.staff.tell(m.Drain(pre_drain_s, timeout_s))
         await asyncio.sleep(pre_drain_s)
+        self._doorman.take_no_more()
+        await asyncio.sleep(ACCEPT_S)
         self._shut()
         await self.staff.until(lambda: not self.staff.all, timeout_s + LAST_WORDS_S)
 

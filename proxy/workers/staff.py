@@ -13,6 +13,7 @@ from typing import Any
 from proxy.obs.log import Log
 from proxy.state.tasks import Tasks
 from proxy.workers.link import Link, packed
+from proxy.workers.messages import Drain
 from proxy.workers.nursery import Nursery
 
 ANSWER_S = 2.0  # how long a worker is waited for
@@ -176,8 +177,10 @@ class Staff:
         self.on_lost()
 
     async def close(self) -> None:
-        """End all that are left, at once."""
+        """End all that are left, at once. They do the cutting: done by the kernel, what is cut may look whole."""
         self.is_leaving = True
+        self.tell(Drain(0.0, 0.0))
+        await self.until(lambda: not self._workers, ANSWER_S)
         for pid in self.pids:
             _send(pid, signal.SIGKILL)
         self._nursery.close()

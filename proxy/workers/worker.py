@@ -150,8 +150,9 @@ class Worker:
             self._plane.swap_clients(self._clients(told.clients))
 
     def _begin_drain(self, told: m.Drain) -> None:
+        """End at once, if it is told again."""
         self._drain = told
-        self._stop.set()
+        (self._stop_now if self._stop.is_set() else self._stop).set()
 
     def _configure(self, told: m.Configuration) -> None:
         self._rows.numbers.update(told.rows)

@@ -459,6 +459,23 @@ async def test_answers_during_a_drain_are_their_connections_last(scripted, proxy
         assert await caller.read_rest() == b""
 
 
+async def test_connection_that_was_not_told_of_its_end_stays_for_another_request_while_listening_goes_on(
+    scripted, proxy
+):
+    upstream = await scripted(Directed())
+    running = await proxy(config_for(upstream.url))
+    caller, talk = await asked(upstream, running)
+    await talk.send(CHUNKED_HEAD, EVENT)
+    assert b"connection" not in (await caller.read_until(EVENT)).lower()
+    running.serinus.data_plane.begin_drain()
+    await talk.send(LAST)
+    await caller.read_until(LAST)
+    await caller.send(get(b"/livez"))
+    answer = await caller.answer()
+    assert (answer.status, answer.field(b"connection")) == (200, b"close")
+    assert await caller.read_rest() == b""
+
+
 async def test_drain_closes_what_is_idle_and_lets_streams_run_to_their_end(scripted, proxy):
     upstream = await scripted(Directed())
     running = await proxy(config_for(upstream.url))
@@ -466,6 +483,7 @@ async def test_drain_closes_what_is_idle_and_lets_streams_run_to_their_end(scrip
     streaming, talk = await asked(upstream, running)
     await talk.send(CHUNKED_HEAD, EVENT)
     await streaming.read_until(b"something!\r\n")
+    running.pass_time(2)
     running.serinus.data_plane.begin_drain()
     running.serinus.data_plane.stop_listening()
     assert await idle.read_rest() == b""
@@ -477,6 +495,23 @@ async def test_drain_closes_what_is_idle_and_lets_streams_run_to_their_end(scrip
     streaming.close()
     await running.until(lambda: running.serinus.data_plane.busy == 0)
     assert outcomes(running) == {"ok": 1}
+
+
+async def test_request_that_was_on_its_way_when_listening_ended_is_answered(scripted, proxy):
+    running = await proxy(config_for((await scripted(answering(whole(b"{}")))).url))
+    plane = running.serinus.data_plane
+    caller, silent = await RawCaller.connect(running.port), await RawCaller.connect(running.port)
+    await running.until(lambda: len(plane.callers.open) == 2)
+    plane.begin_drain()
+    plane.stop_listening()
+    assert (plane.busy, plane.callers.remain) == (0, True)
+    await caller.send(get())
+    assert (await caller.answer()).field(b"connection") == b"close"
+    assert await caller.read_rest() == b""
+    caller.close()
+    running.pass_time(2)
+    assert await silent.read_rest() == b""
+    await running.until(lambda: not plane.callers.remain)
 
 
 async def test_stop_cuts_what_is_left_visibly(scripted, proxy):

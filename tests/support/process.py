@@ -46,8 +46,13 @@ class SerinusProcess:
     def number(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
     def send(self, number):
-        self._process.send_signal(number)
+        if not self.has_ended:
+            self._process.send_signal(number)
 
     async def ended(self):
         """Its exit code. All it said is read by then."""

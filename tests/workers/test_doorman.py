@@ -5,6 +5,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -80,6 +81,20 @@ class World:
             done = threading.Event()
             self.doorman._do(done.set)
             assert done.wait(PATIENCE_S)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """The doorman hears nothing meanwhile."""
+        begun, over = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            begun.set()
+            over.wait(PATIENCE_S)
+
+        self.doorman._do(wait)
+        begun.wait(PATIENCE_S)
+        yield
+        over.set()
 
     def close(self) -> None:
         for listening in self.doorman.end().values():
@@ -158,8 +173,9 @@ def test_what_a_dead_worker_confirmed_is_lost_with_it(world):
     dies.take()
     first, second = dies.has
     world.settle()
-    dies.confirm(2)
-    dies.die()  # the third is in its door still, unread
+    with world.busy():
+        dies.confirm(2)
+        dies.die()  # the third is in its door still, unread
     lives = world.hand(b"lives")
     lives.take()
     world.settle()

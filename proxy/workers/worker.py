@@ -82,7 +82,7 @@ class Worker:
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._drain = m.Drain(0.0, 0.0)
         self._was_signalled = False
-        self._looks = self._open = 0
+        self._looks = self._open = self._untold = 0
         self.deadline_s = 0.0
         # Once it is configured:
         self._plane: DataPlane | None = None
@@ -269,6 +269,8 @@ class Worker:
                 said, descriptors, _, _ = socket.recv_fds(self._door, LISTENER.size, 1)
             except (BlockingIOError, InterruptedError):
                 break
+            except ConnectionResetError:  # the doorman is gone, and what it had handed to us comes yet
+                continue
             except OSError:
                 said, descriptors = b"", []
             if not said:
@@ -290,10 +292,13 @@ class Worker:
 
     def _tell_door(self, taken: int, has: int) -> None:
         self._open = has
+        self._untold += taken
         try:
-            self._door.send(TAKEN.pack(taken, has))
+            self._door.send(TAKEN.pack(self._untold, has))
         except OSError:
             self._open = -1  # to be told again
+        else:
+            self._untold = 0
 
     def expired(self, now_s: float) -> None:
         """Time to say what is new."""

@@ -82,7 +82,7 @@ class Worker:
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._drain = m.Drain(0.0, 0.0)
         self._was_signalled = False
-        self._looks = self._open = self._untold = 0
+        self._looks = self._open = self._untold = self._told = 0
         self.deadline_s = 0.0
         # Once it is configured:
         self._plane: DataPlane | None = None
@@ -147,6 +147,7 @@ class Worker:
 
     def _take_clients(self, told: m.Clients) -> None:
         self._rows.numbers.update(told.rows)
+        self._tell_counts(0)  # before any are forgotten
         if self._plane is not None:
             self._plane.swap_clients(self._clients(told.clients))
 
@@ -156,6 +157,7 @@ class Worker:
 
     def _configure(self, told: m.Configuration) -> None:
         self._rows.numbers.update(told.rows)
+        self._tell_counts(0)  # before any are forgotten
         problem = ""
         try:
             self._put_in_force(told)
@@ -316,7 +318,8 @@ class Worker:
         harvests = {name: self._enrolments[name].harvest(now_s) for name in canaries if name in self._enrolments}
         connections = 0 if self._plane is None else len(self._plane.callers.open)
         changes = self._counted.changes()
-        if number or changes or connections:
+        if number or changes or connections != self._told:
+            self._told = connections
             self._link.send(m.Counts(number, changes, connections, harvests))
 
 

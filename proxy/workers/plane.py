@@ -232,10 +232,11 @@ class Workers:
         worker.answer(told.number, told)
 
     def _noted(self, worker: Worker, told: m.Notes) -> None:
+        """All are told, and the worker too: where two say otherwise at once, all end with what was heard here last."""
         self._notebook.heard(told.notes)
-        others = {place: value for place, value in told.notes.items() if place[0] in FROM_ABOVE}
-        if others:
-            self.staff.tell(m.Notes(others), but=worker)
+        notes = {place: value for place, value in told.notes.items() if place[0] in FROM_ABOVE}
+        if notes:
+            self.staff.tell(m.Notes(notes))
 
     def _ended(self, worker: Worker, told: m.Ended) -> None:
         self._cut += told.cut

@@ -40,7 +40,7 @@ def test_how_each_ended_is_told():
 
 
 def test_a_nursery_that_is_killed_is_noticed_and_workers_live_on():
-    assert scene("killed") == {"lost": 1, "same": True, "orphan": True, "refused": True}
+    assert scene("killed") == {"lost": 1, "same": True, "refused": True}
 
 
 def test_signals_are_not_for_it():

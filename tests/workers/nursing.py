@@ -152,8 +152,11 @@ async def crowded(above: Above, nursery: int) -> object:
 
 async def many(above: Above, nursery: int) -> object:
     """More than its control takes at once, and it keeps none of their sockets."""
+    first = Child(above.nursery, 0)
+    await above.until(lambda: bool(above.born))
     before = len(list(Path(f"/proc/{nursery}/fd").iterdir()))
-    for number in range(60):
+    await first.say(b"end")
+    for number in range(1, 60):
         child = Child(above.nursery, number)
         assert (await child.ask())[0] == number
         await child.say(b"end")

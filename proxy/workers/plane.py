@@ -220,7 +220,7 @@ class Workers:
         if told.problem:
             self._log.error("worker_refused", worker=worker.number, problem=told.problem)
         worker.generation = max(worker.generation, told.generation)
-        if not worker.is_ready:
+        if not worker.is_ready and not told.problem:
             worker.is_ready = True
             self._doorman.welcome(worker.door)
             self._log.info("worker_ready", worker=worker.number, pid=worker.pid)

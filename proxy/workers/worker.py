@@ -98,6 +98,7 @@ class Worker:
         await self._stop.wait()
         plane = self._plane
         if plane is None:
+            self._link.close()
             return
         draining = [self._tasks.spawn(self._end(plane)), loop.create_task(self._stop_now.wait())]
         await asyncio.wait(draining, return_when=asyncio.FIRST_COMPLETED)
@@ -164,6 +165,8 @@ class Worker:
         except ConfigInvalid as invalid:
             problem = "; ".join(map(str, invalid.problems))
         self._link.send(m.Applied(told.generation, problem))
+        if self._plane is None:  # it cannot serve; another one may
+            self._stop.set()
 
     def _put_in_force(self, told: m.Configuration) -> None:
         """Raises ConfigInvalid; then nothing has changed."""

@@ -68,6 +68,7 @@ class World:
     def hand(self, answers: bytes = b"") -> Hand:
         hand = Hand(self.doorman, answers)
         self._closes.append(hand.die)
+        self.settle()  # or connections that come now might not wait for it
         return hand
 
     def call(self, address: tuple[str, int]) -> socket.socket:

@@ -103,7 +103,7 @@ class Worker:
         draining = [self._tasks.spawn(self._end(plane)), loop.create_task(self._stop_now.wait())]
         await asyncio.wait(draining, return_when=asyncio.FIRST_COMPLETED)
         draining[1].cancel()
-        loop.remove_reader(self._door)
+        self._leave_door()
         self._link.send(m.Ended(plane.busy))
         await plane.close()
         self._tell_counts(0)
@@ -112,6 +112,9 @@ class Worker:
         self._output.close()
 
     async def _end(self, plane: DataPlane) -> None:
+        if self._was_signalled:  # alone, perhaps: with ever fewer connections it would be handed all that come
+            self._at_door()
+            self._leave_door()
         await plane.drain(self._drain.pre_drain_s, self._drain.timeout_s)
 
     def _signalled(self) -> None:
@@ -266,8 +269,7 @@ class Worker:
 
     def _at_door(self) -> None:
         """Connections to take over."""
-        taken = 0
-        plane = self._plane
+        taken, plane = 0, self._plane
         assert plane is not None  # noqa: S101 - the door opens when it is there
         for _ in range(_AT_ONCE):
             try:
@@ -294,6 +296,11 @@ class Worker:
             await plane.take(connection, self._certificates.handshakes("listen", listener))
         except OSError:  # it left already, or its handshake failed
             connection.close()
+
+    def _leave_door(self) -> None:
+        if self._door.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._door)
+            self._door.close()
 
     def _tell_door(self, taken: int, has: int) -> None:
         self._open = has

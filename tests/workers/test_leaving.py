@@ -42,3 +42,4 @@ async def test_it_is_handed_no_more_connections(serinus, scripted):
     finally:
         for pid in (serinus.number, *pids.values()):  # who is left alone takes its time
             os.kill(pid, signal.SIGKILL)
+        await serinus.ended()

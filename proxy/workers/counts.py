@@ -44,16 +44,14 @@ class Counted:
         self._before: dict[Place, Any] = {}
 
     def changes(self) -> list[Change]:
-        """Small where little happened."""
-        found = []
+        """Small where little happened. To be asked before anything is forgotten, too, or what is new of it is lost."""
+        found, seen = [], {}
         for place, now in _read(self._registry, self._metrics):
+            seen[place] = now
             before = self._before.get(place)
-            if now == before:
-                continue
-            self._before[place] = now
-            by = _since(now, before)
-            if by:
+            if now != before and (by := _since(now, before)):
                 found.append(Change(place, by))
+        self._before = seen  # what is forgotten and comes back begins anew
         return found
 
 
@@ -103,32 +101,38 @@ class Sums:
 
     def add(self, worker: int, changes: Sequence[Change]) -> None:
         for place, by in changes:
-            kind = place[0]
-            if kind in _GAUGES:
+            gauges = len(_GAUGES.get(str(place[0]), ()))
+            if gauges:
                 known = self._open.setdefault(worker, {}).setdefault(place, {})
-                for i in range(len(_GAUGES[str(kind)])):
+                for i in range(gauges):
                     known[i] = known.get(i, 0) + by.get(i, 0)
             self._add(place, by)
 
     def gone(self, worker: int) -> None:
         """What it had open, it has no more."""
         for place, known in self._open.pop(worker, {}).items():
-            self._add(place, {i: -count for i, count in known.items() if count})
+            self._add(place, known)
 
     def _add(self, place: Place, by: dict[Any, float]) -> None:
         kind, *names = place
         if kind in ("series", "codes", *_HISTOGRAMS):
             _add_to_series(self._metrics.series(names[0]), str(kind), by)
         elif kind in _GAUGES:
-            live = self._live(str(kind), names)
-            attributes = (*_GAUGES[str(kind)], *_COUNTS[str(kind)])
+            live, gauges = self._live(str(kind), names), _GAUGES[str(kind)]
+            attributes = (*gauges, *_COUNTS[str(kind)])
             for i, count in by.items():
-                if live is not None:
-                    setattr(live, attributes[i], getattr(live, attributes[i]) + count)
+                if live is None:
+                    break
+                # Gauges are added up anew: a key that was forgotten here and came back may be held by workers still.
+                now = self._in_all(place, i) if i < len(gauges) else getattr(live, attributes[i]) + count
+                setattr(live, attributes[i], now)
         else:
             counts = self._counts(str(kind), names)
             for name, count in by.items():
                 counts[name] = counts.get(name, 0) + count
+
+    def _in_all(self, place: Place, gauge: int) -> float:
+        return sum(told[place][gauge] for told in self._open.values() if place in told)
 
     def _live(self, kind: str, names: list[Any]) -> _Live | None:
         registry = self._registry

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 from proxy.dataplane.sockets import take_no_more
 
@@ -60,8 +61,9 @@ class Doorman:
         self._thread.start()
 
     def _do(self, job: Callable[[], None]) -> None:
-        self._jobs.append(job)
-        self._wakes.send(b"w")
+        if not self._ended:
+            self._jobs.append(job)
+            self._wakes.send(b"w")
 
     # --- what it is told -----------------------------------------------------------------------------------------
 
@@ -86,6 +88,8 @@ class Doorman:
         if self._thread.is_alive():
             self._do(self._end)
             self._thread.join()
+        for each in (self._selector, self._woken, self._wakes):
+            each.close()
         listeners, self._listeners = self._listeners, {}
         return listeners
 
@@ -93,6 +97,7 @@ class Doorman:
 
     def _run(self) -> None:
         while not self._ended:
+            paused = self._pause_s is not None
             for key, _ in self._selector.select(self._pause_s):
                 if key.data is None:
                     self._woken.recv(4096)
@@ -100,7 +105,7 @@ class Doorman:
                     self._hear(key.data)
                 else:
                     self._accept(key.data)
-            if self._pause_s is not None:
+            if paused:
                 self._pause_s = None
                 self._look()
             while self._jobs:
@@ -108,9 +113,8 @@ class Doorman:
 
     def _end(self) -> None:
         self._ended = True
-        for worker in self._workers:
-            for _, connection in worker.handed:
-                connection.close()
+        for _, connection in chain(self._waiting, *(worker.handed for worker in self._workers)):
+            connection.close()
 
     def _take_no_more(self) -> None:
         for listening in self._listeners.values():
@@ -193,8 +197,8 @@ class Doorman:
     def _hear(self, worker: _Worker) -> None:
         try:
             said = worker.door.recv(TAKEN.size)
-        except (BlockingIOError, InterruptedError):
-            return
+        except (BlockingIOError, InterruptedError, ConnectionResetError):
+            return  # reset: it died with something unread, and what it said before that comes yet
         except OSError:
             said = b""
         if not said:

@@ -38,7 +38,8 @@ class Notebook:
 
     def heard(self, notes: Mapping[Place, Any]) -> None:
         for place, value in notes.items():
-            self._known[place] = value
+            known = self._known.get(place, {})
+            self._known[place] = _later(known, value) if place[0] == "cooling" else value
             self._write(place, value)
 
     def _read(self) -> Iterator[tuple[Place, Any, Any]]:
@@ -67,13 +68,11 @@ class Notebook:
         elif kind == "cooling":
             account = self._registry.account(names[0])
             for model, until_s in value.items():
-                account.cool_until_s[model] = max(until_s, account.cool_until_s.get(model, 0.0))
-                account.last_cool_s = max(until_s, account.last_cool_s)
-            self._known[place] = dict(account.cool_until_s)
+                account.cool(model, until_s, self._registry.clock())
         elif kind == "ejected":
             pool = self._registry.pools.get(names[0])
             member = None if pool is None else pool.members.get(names[1])
-            if member is not None:
+            if member is not None and member.outlier.out_until_s != value:
                 member.outlier.out_until_s = value
                 member.load.returned(value)
         else:
@@ -94,3 +93,8 @@ class Notebook:
     def _key(self, place: Place) -> KeyLive | None:
         upstream = self._registry.upstreams.get(str(place[1]))
         return None if upstream is None else upstream.keys.get((str(place[2]), str(place[3])))
+
+
+def _later(one: Mapping[Any, float], other: Mapping[Any, float]) -> dict[Any, float]:
+    """Of each model's moments the later one."""
+    return {model: max(each.get(model, 0.0) for each in (one, other)) for model in (*one, *other)}

@@ -14,6 +14,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 _BORN, _ENDED = b"b", b"e"
 _SAID = struct.Struct("!cii")
@@ -36,7 +37,7 @@ class Nursery:
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _tend(theirs, run)
+            _never_return(_tend, theirs, run)
         theirs.close()
         ours.setblocking(False)
         return cls(ours, pid)
@@ -71,8 +72,21 @@ class Nursery:
             self._control.close()
 
 
+def _never_return(do: Callable[..., None], *arguments: object) -> NoReturn:
+    """This process is a copy: what follows here is for the one it was copied from."""
+    code = 1
+    try:
+        do(*arguments)
+        code = 0
+    except BaseException:  # noqa: BLE001 - as above
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def _tend(control: socket.socket, run: Run) -> None:
-    """Bear workers and tell of their ends, until nobody is left to tell. Never returns."""
+    """Bear workers and tell of their ends, until nobody is left to tell."""
     woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the process above, which says what follows
@@ -85,18 +99,25 @@ def _tend(control: socket.socket, run: Run) -> None:
             os.read(woken, 512)
             _bury(control)
         if control in readable:
-            said, sockets, _, _ = socket.recv_fds(control, 16, 2)
+            try:
+                said, sockets, _, _ = socket.recv_fds(control, 16, 2)
+            except ConnectionResetError:  # it was killed with something unread
+                return
             if not said:
-                os._exit(0)
+                return
             worker = int(said)
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:  # no more processes for now: it is heard that the worker's link ended, and another is sent
+                pid = -1
             if pid == 0:
                 control.close()
                 os.close(woken)
-                _live(run, worker, *sockets)
+                _never_return(_live, run, worker, sockets)
             for each in sockets:
                 os.close(each)
-            _say(control, _BORN, worker, pid)
+            if pid > 0:
+                _say(control, _BORN, worker, pid)
 
 
 def _bury(control: socket.socket) -> None:
@@ -117,17 +138,10 @@ def _say(control: socket.socket, kind: bytes, one: int, other: int) -> None:
         os._exit(0)
 
 
-def _live(run: Run, worker: int, link: int, door: int) -> None:
-    """As the worker. Never returns."""
-    code = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        run(worker, socket.socket(fileno=link), socket.socket(fileno=door))
-        code = 0
-    except BaseException:  # noqa: BLE001 - nothing may go on in a copy of the nursery
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+def _live(run: Run, worker: int, sockets: list[int]) -> None:
+    """As the worker."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    link, door = sockets
+    run(worker, socket.socket(fileno=link), socket.socket(fileno=door))

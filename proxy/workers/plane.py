@@ -234,7 +234,7 @@ class Workers:
         if told.problem:
             self._log.error("worker_refused", worker=worker.number, problem=told.problem)
         worker.generation = max(worker.generation, told.generation)
-        if not worker.is_ready:
+        if not worker.is_ready and not told.problem:
             worker.is_ready = True
             self._doorman.welcome(worker.door)
             self._log.info("worker_ready", worker=worker.number, pid=worker.pid)
@@ -246,10 +246,11 @@ class Workers:
         worker.answer(told.number, told)
 
     def _noted(self, worker: Worker, told: m.Notes) -> None:
+        """All are told, and the worker too: where two say otherwise at once, all end with what was heard here last."""
         self._notebook.heard(told.notes)
-        others = {place: value for place, value in told.notes.items() if place[0] in FROM_ABOVE}
-        if others:
-            self.staff.tell(m.Notes(others), but=worker)
+        notes = {place: value for place, value in told.notes.items() if place[0] in FROM_ABOVE}
+        if notes:
+            self.staff.tell(m.Notes(notes))
 
     def _ended(self, worker: Worker, told: m.Ended) -> None:
         self._cut += told.cut

@@ -18,6 +18,7 @@ from proxy.workers.nursery import Nursery
 
 ANSWER_S = 2.0  # how long a worker is waited for
 FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 0.1, 30.0, 10.0  # before one that died soon, again, is followed
+AGAIN_S = 1.0  # before one is asked for again that could not be had
 
 
 @dataclass(eq=False, slots=True)
@@ -95,18 +96,20 @@ class Staff:
     # --- births and ends -----------------------------------------------------------------------------------------
 
     def _bear(self, number: int) -> None:
-        ours, theirs = socket.socketpair()
-        our_door, their_door = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sockets: list[socket.socket] = []
         try:
+            sockets += socket.socketpair()
+            sockets += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs, our_door, their_door = sockets
             self._nursery.bear(number, theirs, their_door)
-        except OSError as error:  # then it will be heard that the nursery is gone
-            self._log.error("worker_not_started", worker=number, reason=str(error))
-            ours.close()
-            our_door.close()
+        except OSError as error:  # no descriptors left, say; or the nursery is gone, as will be heard
+            self._log.error("worker_not_started", worker=number, reason=str(error), again_s=AGAIN_S)
+            for each in sockets:
+                each.close()
+            self._tasks.spawn(self._follow(number, AGAIN_S))
             return
-        finally:
-            theirs.close()
-            their_door.close()
+        theirs.close()
+        their_door.close()
         worker = Worker(number, Link(_nothing, _nothing), our_door, self._clock())
         worker.link = Link(partial(self._hear, worker), partial(self._gone, worker))
         self._workers[number] = worker
@@ -129,6 +132,8 @@ class Staff:
         self._workers.pop(worker.number, None)
         for answer in worker.answers.values():
             answer.cancel()
+        if not worker.is_ready:  # or it is the doorman's
+            worker.door.close()
         self.on_gone(worker)
         if not self.is_leaving:
             lived_s, delay_s = self._clock() - worker.born_s, self._delay_s(worker)

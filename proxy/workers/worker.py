@@ -81,7 +81,7 @@ class Worker:
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._drain = m.Drain(0.0, 0.0)
         self._was_signalled = False
-        self._looks = self._open = 0
+        self._looks = self._open = self._untold = self._told = 0
         self.deadline_s = 0.0
         # Once it is configured:
         self._plane: DataPlane | None = None
@@ -97,11 +97,12 @@ class Worker:
         await self._stop.wait()
         plane = self._plane
         if plane is None:
+            self._link.close()
             return
         draining = [self._tasks.spawn(self._end(plane)), loop.create_task(self._stop_now.wait())]
         await asyncio.wait(draining, return_when=asyncio.FIRST_COMPLETED)
         draining[1].cancel()
-        loop.remove_reader(self._door)
+        self._leave_door()
         self._link.send(m.Ended(plane.busy))
         await plane.close()
         self._tell_counts(0)
@@ -110,6 +111,9 @@ class Worker:
         self._output.close()
 
     async def _end(self, plane: DataPlane) -> None:
+        if self._was_signalled:  # alone, perhaps: with ever fewer connections it would be handed all that come
+            self._at_door()
+            self._leave_door()
         await plane.drain(self._drain.pre_drain_s, self._drain.timeout_s)
 
     def _signalled(self) -> None:
@@ -146,6 +150,7 @@ class Worker:
 
     def _take_clients(self, told: m.Clients) -> None:
         self._rows.numbers.update(told.rows)
+        self._tell_counts(0)  # before any are forgotten
         if self._plane is not None:
             self._plane.swap_clients(self._clients(told.clients))
 
@@ -156,12 +161,15 @@ class Worker:
 
     def _configure(self, told: m.Configuration) -> None:
         self._rows.numbers.update(told.rows)
+        self._tell_counts(0)  # before any are forgotten
         problem = ""
         try:
             self._put_in_force(told)
         except ConfigInvalid as invalid:
             problem = "; ".join(map(str, invalid.problems))
         self._link.send(m.Applied(told.generation, problem))
+        if self._plane is None:  # it cannot serve; another one may
+            self._stop.set()
 
     def _put_in_force(self, told: m.Configuration) -> None:
         """Raises ConfigInvalid; then nothing has changed."""
@@ -261,14 +269,15 @@ class Worker:
 
     def _at_door(self) -> None:
         """Connections to take over."""
-        taken = 0
-        plane = self._plane
+        taken, plane = 0, self._plane
         assert plane is not None  # noqa: S101 - the door opens when it is there
         for _ in range(_AT_ONCE):
             try:
                 said, descriptors, _, _ = socket.recv_fds(self._door, LISTENER.size, 1)
             except (BlockingIOError, InterruptedError):
                 break
+            except ConnectionResetError:  # the doorman is gone, and what it had handed to us comes yet
+                continue
             except OSError:
                 said, descriptors = b"", []
             if not said:
@@ -288,12 +297,20 @@ class Worker:
         except OSError:  # it left already, or its handshake failed
             connection.close()
 
+    def _leave_door(self) -> None:
+        if self._door.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._door)
+            self._door.close()
+
     def _tell_door(self, taken: int, has: int) -> None:
         self._open = has
+        self._untold += taken
         try:
-            self._door.send(TAKEN.pack(taken, has))
+            self._door.send(TAKEN.pack(self._untold, has))
         except OSError:
             self._open = -1  # to be told again
+        else:
+            self._untold = 0
 
     def expired(self, now_s: float) -> None:
         """Time to say what is new."""
@@ -311,7 +328,8 @@ class Worker:
         harvests = {name: self._enrolments[name].harvest(now_s) for name in canaries if name in self._enrolments}
         connections = 0 if self._plane is None else len(self._plane.callers.open)
         changes = self._counted.changes()
-        if number or changes or connections:
+        if number or changes or connections != self._told:
+            self._told = connections
             self._link.send(m.Counts(number, changes, connections, harvests))
 
 

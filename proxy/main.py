@@ -6,6 +6,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from itertools import chain
 from pathlib import Path
 
 from proxy import __version__
@@ -185,7 +186,7 @@ class Serinus:
             ready=lambda: self.ready,
             refresh=_nothing if self.workers is None else self.workers.refresh,
         )
-        self.inherited: dict[str, socket.socket] = {}  # that already listen, by address
+        self.inherited: dict[str, list[socket.socket]] = {}  # that already listen, by address
         self.addresses: list[tuple[str, int]] = []
         self.admin_address = ("", 0)
 
@@ -207,9 +208,11 @@ class Serinus:
             self.addresses = self.data_plane.addresses
         else:
             for index, listener in enumerate(self.settings.listen):
-                address, inherited = listener.address, self.inherited.pop(str(listener.address), None)
+                address, inherited = listener.address, self.inherited.pop(str(listener.address), [])
                 listening = self.data_plane.listen(index, address.host, address.port, inherited)
                 self.addresses.append(await _bound(listening, str(address)))
+            for each in chain(*self.inherited.values()):  # where nobody is to listen any more
+                each.close()
         self._tasks.spawn(self.checks.run())
         self._tasks.spawn(self.follower.run())
         self._tasks.spawn(self.certificate_files.run())

@@ -179,10 +179,11 @@ async def _restart(serinus: Serinus, path: Path, environ: Environ) -> None:
         return
     staff = serinus.workers.staff
     serinus.log.info("restarting", workers=staff.pids)
-    before, sockets = [*staff.pids, staff.nursery_pid], {}
-    for number, each in serinus.workers.hand_over().items():
+    before = [*staff.pids, staff.nursery_pid]
+    sockets: dict[str, list[int]] = {}
+    for number, each in serinus.workers.hand_over():
         each.set_inheritable(True)
-        sockets[str(serinus.settings.listen[number].address)] = each.detach()
+        sockets.setdefault(str(serinus.settings.listen[number].address), []).append(each.detach())
     await serinus.rest()
     os.environ[HANDED_OVER] = json.dumps({"sockets": sockets, "before": before})
     sys.stderr.flush()
@@ -199,8 +200,11 @@ def _cannot_start(path: Path, environ: Environ) -> str:
 def _take_over(serinus: Serinus) -> None:
     """What a predecessor handed over."""
     handed_over = json.loads(os.environ.pop(HANDED_OVER, "") or "{}")
-    for address, descriptor in handed_over.get("sockets", {}).items():
-        os.set_inheritable(descriptor, False)
-        serinus.inherited[address] = socket.socket(fileno=descriptor)
+    for address, descriptors in handed_over.get("sockets", {}).items():
+        serinus.inherited[address] = sockets = [socket.socket(fileno=each) for each in descriptors]
+        for each in sockets:
+            each.set_inheritable(False)
+            if serinus.workers is None:  # it binds its own
+                each.close()
     if serinus.workers is not None:
         serinus.workers.staff.before = handed_over.get("before", [])

@@ -49,7 +49,7 @@ class Doorman:
         self._woken.setblocking(False)
         self._jobs: deque[Callable[[], None]] = deque()
         self._workers: list[_Worker] = []
-        self._listeners: dict[int, socket.socket] = {}
+        self._listeners: list[tuple[int, socket.socket]] = []
         self._waiting: deque[tuple[int, socket.socket]] = deque()  # for a worker
         self._accepts = False
         self._pause_s: float | None = None
@@ -72,7 +72,7 @@ class Doorman:
         self._do(lambda: self._listen(number, listening))
 
     def leave(self, number: int) -> None:
-        """Accept no more there, and close the socket."""
+        """Accept no more there, and close the sockets."""
         self._do(lambda: self._leave(number))
 
     def take_no_more(self) -> None:
@@ -83,14 +83,14 @@ class Doorman:
         """A worker is ready."""
         self._do(lambda: self._welcome(_Worker(door)))
 
-    def end(self) -> dict[int, socket.socket]:
+    def end(self) -> list[tuple[int, socket.socket]]:
         """Stop, and return the sockets that it listened on: they still collect callers. Once it has, there are none."""
         if self._thread.is_alive():
             self._do(self._end)
             self._thread.join()
         for each in (self._selector, self._woken, self._wakes):
             each.close()
-        listeners, self._listeners = self._listeners, {}
+        listeners, self._listeners = self._listeners, []
         return listeners
 
     # --- its thread ----------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Doorman:
                 elif isinstance(key.data, _Worker):
                     self._hear(key.data)
                 else:
-                    self._accept(key.data)
+                    self._accept(*key.data)
             if paused:
                 self._pause_s = None
                 self._look()
@@ -117,29 +117,31 @@ class Doorman:
             connection.close()
 
     def _take_no_more(self) -> None:
-        for listening in self._listeners.values():
+        for _, listening in self._listeners:
             take_no_more(listening)
 
     def _listen(self, number: int, listening: socket.socket) -> None:
         listening.setblocking(False)
-        self._listeners[number] = listening
+        self._listeners.append((number, listening))
         if self._accepts:
-            self._selector.register(listening, selectors.EVENT_READ, number)
+            self._selector.register(listening, selectors.EVENT_READ, (number, listening))
 
     def _leave(self, number: int) -> None:
-        listening = self._listeners.pop(number)
-        if self._accepts:
-            self._selector.unregister(listening)
-        listening.close()
+        for each, listening in self._listeners:
+            if each == number:
+                if self._accepts:
+                    self._selector.unregister(listening)
+                listening.close()
+        self._listeners = [each for each in self._listeners if each[0] != number]
 
     def _look(self) -> None:
         """Accept while there is somebody to hand connections to."""
         accepts = any(not worker.is_full for worker in self._workers) and self._pause_s is None and not self._waiting
         if accepts != self._accepts:
             self._accepts = accepts
-            for number, listening in self._listeners.items():
+            for number, listening in self._listeners:
                 if accepts:
-                    self._selector.register(listening, selectors.EVENT_READ, number)
+                    self._selector.register(listening, selectors.EVENT_READ, (number, listening))
                 else:
                     self._selector.unregister(listening)
 
@@ -157,10 +159,9 @@ class Doorman:
         self._waiting.extend(worker.handed)
         self._hand_out()
 
-    def _accept(self, number: int) -> None:
-        listening = self._listeners.get(number)
+    def _accept(self, number: int, listening: socket.socket) -> None:
         for _ in range(_AT_ONCE):
-            if listening is None or not self._accepts:
+            if not self._accepts or listening.fileno() < 0:
                 return
             try:
                 connection, _ = listening.accept()
@@ -215,19 +216,22 @@ def _load(worker: _Worker) -> int:
     return worker.load
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises OSError."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listening = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+def bound(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen, one for each address that the name has. Raises OSError."""
+    sockets: list[socket.socket] = []
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listening = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+            sockets.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            chosen = sockets[0].getsockname()[1]  # by the system, where the port is 0
+            listening.bind((address[0], chosen or port, *address[2:]))
+            listening.listen(BACKLOG)
     except OSError:
-        listening.close()
+        for each in sockets:
+            each.close()
         raise
-    return listening
+    return sockets

@@ -7,7 +7,7 @@ workers, and to each that is new; what they count joins this process's registry 
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,15 +78,16 @@ class Workers:
         self.staff.begin()
 
     async def listen(
-        self, number: int, host: str, port: int, inherited: socket.socket | None = None
+        self, number: int, host: str, port: int, inherited: Sequence[socket.socket] = ()
     ) -> tuple[str, int]:
         """Have callers served on an address; port 0 lets the system choose. Returns what it became. Raises OSError.
 
-        `number`: of the listener in the configuration. `inherited`: a socket that listens there already.
+        `number`: of the listener in the configuration. `inherited`: sockets that listen there already.
         """
-        listening = inherited or bound(host, port)
-        address = listening.getsockname()
-        self._doorman.listen(number, listening)
+        sockets = inherited or await asyncio.to_thread(bound, host, port)
+        address = sockets[0].getsockname()
+        for each in sockets:
+            self._doorman.listen(number, each)
         return str(address[0]), int(address[1])
 
     def swap(self, snapshot: Snapshot, settings: Settings, addresses: Addresses) -> None:
@@ -193,10 +194,10 @@ class Workers:
         await self.staff.until(lambda: not self.staff.all, timeout_s + LAST_WORDS_S)
 
     def _shut(self) -> None:
-        for listening in self.hand_over().values():
+        for _, listening in self.hand_over():
             listening.close()
 
-    def hand_over(self) -> dict[int, socket.socket]:
+    def hand_over(self) -> list[tuple[int, socket.socket]]:
         """Leave workers to themselves, and return the sockets that callers come by: for who takes this one's place."""
         self.staff.is_leaving = True
         return self._doorman.end()

@@ -60,7 +60,7 @@ class World:
         self._closes: list[Callable[[], None]] = []
 
     def listener(self, number: int = 0) -> tuple[str, int]:
-        listening = bound(HOST, 0)
+        (listening,) = bound(HOST, 0)
         address = listening.getsockname()
         self.doorman.listen(number, listening)
         return address
@@ -98,7 +98,7 @@ class World:
         over.set()
 
     def close(self) -> None:
-        for listening in self.doorman.end().values():
+        for _, listening in self.doorman.end():
             listening.close()
         for worker in self.doorman._workers:
             worker.door.close()
@@ -257,9 +257,9 @@ def test_what_it_listened_on_still_collects_callers_at_its_end(world):
     served = world.call(addresses[3])
     hand.take()
     listening = world.doorman.end()
-    assert {number: each.getsockname() for number, each in listening.items()} == addresses
+    assert {number: each.getsockname() for number, each in listening} == addresses
     callers = [world.call(address) for address in addresses.values()]
-    for (number, each), caller in zip(listening.items(), callers, strict=True):
+    for (number, each), caller in zip(listening, callers, strict=True):
         each.setblocking(True)
         connection, _ = each.accept()
         connection.sendall(b"new %d" % number)
@@ -267,11 +267,11 @@ def test_what_it_listened_on_still_collects_callers_at_its_end(world):
         each.close()
         assert answered(caller) == b"new %d" % number
     assert answered(served) == b"old"
-    assert world.doorman.end() == {}, "there are none any more"
+    assert world.doorman.end() == [], "there are none any more"
 
 
 def test_nothing_is_done_after_its_end(world):
-    for each in world.doorman.end().values():
+    for _, each in world.doorman.end():
         each.close()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     world.doorman.welcome(theirs)
@@ -285,7 +285,7 @@ def test_what_was_not_handed_over_is_closed_at_its_end(world):
     world.settle()
     dies.die()
     world.settle()
-    for each in world.doorman.end().values():
+    for _, each in world.doorman.end():
         each.close()
     assert answered(caller) == b""
 
@@ -318,7 +318,7 @@ def test_without_descriptors_it_waits_before_it_tries_again(world, monkeypatch):
         return select(timeout)
 
     monkeypatch.setattr(selector, "select", told)
-    listening = bound(HOST, 0)
+    (listening,) = bound(HOST, 0)
     hand = world.hand(b"at last")
     world.settle()
     world.doorman.listen(0, Listening(listening, 3, story))

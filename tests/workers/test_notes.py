@@ -85,6 +85,7 @@ class World:
             SimpleNamespace(),
             cells,
             Rows(cells, ABOVE),
+            SimpleNamespace(current=None),
             registry,
             Metrics(),
             SimpleNamespace(),

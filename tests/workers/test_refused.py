@@ -50,6 +50,7 @@ def plane():
         SimpleNamespace(),
         cells,
         rows,
+        SimpleNamespace(current=None),
         registry,
         Metrics(),
         SimpleNamespace(),

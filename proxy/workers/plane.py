@@ -66,6 +66,7 @@ class Workers:
             m.Made: self._made,
             m.Ended: self._ended,
         }
+        self._late: dict[str, list[Harvest]] = {}  # that came when nobody waited for them any more
         self._cut = 0  # requests, by workers that have ended
         self.deadline_s = 0.0
 
@@ -153,7 +154,7 @@ class Workers:
 
     async def harvests(self, canaries: Collection[str], now_s: float) -> dict[str, list[Harvest]]:
         """What closed at each worker until then, by canary."""
-        found: dict[str, list[Harvest]] = {name: [] for name in canaries}
+        found: dict[str, list[Harvest]] = {name: self._late.pop(name, []) for name in canaries}
         for told in await self.staff.ask(lambda number: m.Ask(number, tuple(canaries), now_s)):
             for name, harvest in told.harvests.items():
                 found[name].append(harvest)
@@ -244,7 +245,9 @@ class Workers:
     def _counted(self, worker: Worker, told: m.Counts) -> None:
         worker.connections = told.connections
         self._sums.add(id(worker), told.changes)
-        worker.answer(told.number, told)
+        if not worker.answer(told.number, told):
+            for name, harvest in told.harvests.items():
+                self._late.setdefault(name, []).append(harvest)
 
     def _noted(self, worker: Worker, told: m.Notes) -> None:
         """All are told, and the worker too: where two say otherwise at once, all end with what was heard here last."""

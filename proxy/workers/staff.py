@@ -35,11 +35,13 @@ class Worker:
     generation: int = 0  # that it has in force
     answers: dict[int, "asyncio.Future[Any]"] = field(default_factory=dict)  # by the question's number
 
-    def answer(self, number: int, answer: object) -> None:
-        """It has answered this question."""
+    def answer(self, number: int, answer: object) -> bool:
+        """It has answered this question. Was anybody waiting still?"""
         waiting = self.answers.pop(number, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
+        if waiting is None or waiting.done():
+            return False
+        waiting.set_result(answer)
+        return True
 
 
 class Staff:
@@ -214,6 +216,8 @@ class Staff:
         done, late = await asyncio.wait(waiting, timeout=ANSWER_S)
         for each in late:
             each.cancel()
+        for worker in self.all:
+            worker.answers.pop(number, None)
         return [each.result() for each in done if not each.cancelled()]
 
 

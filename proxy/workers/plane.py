@@ -58,7 +58,7 @@ class Workers:
         self._makers = Makers(clock)
         self._configuration: m.Configuration | None = None
         self._standings: dict[str, Standing] = {}
-        self._heard: dict[type, Callable[[Worker, Any], None]] = {
+        self._heard: dict[type, Callable[[Worker, Any], object]] = {
             m.Applied: self._applied,
             m.Counts: self._counted,
             m.WasCut: lambda worker, told: worker.answer(told.number, told.cut),

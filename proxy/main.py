@@ -115,6 +115,7 @@ class Serinus:
             self._recent,
             clock,
             self.metrics.connections,
+            self.metrics.workers,
             self.keyring,
             self.certificates,
             self.canaries,

@@ -44,12 +44,13 @@ class Trends:
 def headline(status: Status) -> Text:
     """One line: is it well, and how much does it do?"""
     ready = Text("ready", "green") if status.ready else Text("not ready", "bold red")
+    workers = f" · {status.workers} workers" if status.workers > 1 else ""
     return Text.assemble(
         (f"Serinus {status.version}", "bold"),
         " · ",
         ready,
         f" · up {lasted(status.uptime_s)} · configuration {status.generation} · {status.connections} callers"
-        f" · last {status.window_s:.0f} s: {status.traffic.requests_per_s:.1f} req/s",
+        f"{workers} · last {status.window_s:.0f} s: {status.traffic.requests_per_s:.1f} req/s",
     )
 
 

@@ -91,6 +91,7 @@ class Status(msgspec.Struct, frozen=True):
     certificates: dict[str, CertificateStatus] = {}  # by listener
     clients: dict[str, ClientTraffic] = {}  # that have something under way, or were refused something
     canaries: dict[str, CanaryStatus] = {}
+    workers: int = 1  # processes that serve
 
 
 class Reporter:
@@ -103,13 +104,14 @@ class Reporter:
         recent: Recent,
         clock: Callable[[], float],
         connections: Callable[[], int],
+        workers: Callable[[], int],
         keyring: Keyring,
         certificates: Certificates,
         canaries: Canaries,
     ) -> None:
         self._snapshots, self._registry, self._recent, self._keyring = snapshots, registry, recent, keyring
         self._certificates, self._canaries = certificates, canaries
-        self._clock, self._connections = clock, connections
+        self._clock, self._connections, self._workers = clock, connections, workers
         self._started_s = clock()
 
     def members(self) -> Iterator[MemberState]:
@@ -155,6 +157,7 @@ class Reporter:
             certificates=self._certificates.status(),
             clients=client_traffic(self._registry),
             canaries={name: canary_status(rollout) for name, rollout in self._canaries.rollouts.items()},
+            workers=self._workers(),
         )
 
     def _upstream(

@@ -115,6 +115,8 @@ async def test_few_connections_are_spread_evenly_and_counted_as_one(serinus, scr
     assert (by.count(0), by.count(1)) == (4, 4)
     assert await serinus.samples("serinus_requests_total") == {("", "200", "chat", "/v1", "up0"): 8.0}
     assert await serinus.samples("serinus_workers") == {(): 2.0}
+    async with aiohttp.request("GET", f"{serinus.admin}/status") as status:
+        assert (await status.json())["workers"] == 2
     assert await serinus.samples("serinus_client_connections") == {(): 8.0}
     assert (await serinus.samples("serinus_upstream_outcomes_total"))["ok", "up0"] == 8.0
     for caller in callers:

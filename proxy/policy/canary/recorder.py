@@ -119,13 +119,7 @@ class Recorder:
             request.stalled = True
 
     def finished(
-        self,
-        token: int,
-        outcome: Outcome,
-        now_s: float,
-        chunks: int = 0,
-        longest_gap_s: float = 0.0,
-        status: int = 200,
+        self, token: int, outcome: Outcome, now_s: float, chunks: int = 0, longest_gap_s: float = 0.0, status: int = 200
     ) -> None:
         """`status`: the upstream's. `Outcome.OK` with a 4xx is an answer that the canary may be alone in giving."""
         request = self._open.pop(token, None)

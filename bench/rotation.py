@@ -69,13 +69,6 @@ class Vendor:
         writer.write(b"0\r\n\r\n")
 
 
-def request(body: bytes) -> bytes:
-    return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (stand.CLIENT_KEY.encode(), len(body), body)
-    )
-
-
 class Callers:
     """What they see."""
 
@@ -90,7 +83,7 @@ class Callers:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         due_s = time.monotonic()  # noqa: TID251 - a benchmark has the clock
         while not self.stopped.is_set():
-            writer.write(request(b'{"model":"m"}'))
+            writer.write(stand.request(b'{"model":"m"}'))
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
             self.statuses[head[9:12]] += 1
@@ -101,7 +94,7 @@ class Callers:
     async def stream(self) -> str:
         """How it ended: whole, broken, or with another value than it began with."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        writer.write(request(stand.BODY))
+        writer.write(stand.request(stand.BODY))
         try:
             got = await reader.readuntil(b"\r\n0\r\n\r\n")
         except (ConnectionError, asyncio.IncompleteReadError):

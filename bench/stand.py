@@ -29,10 +29,17 @@ pools: {{chat: {{members: [{{upstream: first, weight: 3}}, {{upstream: second}}]
 routes: [{{prefix: /v1, pool: chat}}]
 """
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Sing!"}]}'
-REQUEST = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-    b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (CLIENT_KEY.encode(), len(BODY), BODY)
-)
+
+
+def request(body: bytes) -> bytes:
+    """A call with this body, as the client that is listed."""
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (CLIENT_KEY.encode(), len(body), body)
+    )
+
+
+REQUEST = request(BODY)
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":" canary"},"finish_reason":null}]}\n\n'
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -70,13 +70,6 @@ def configured(folder: str, workers: int, port: int, limits: str = "") -> str:
     )
 
 
-def request(body: bytes) -> bytes:
-    return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (stand.CLIENT_KEY.encode(), len(body), body)
-    )
-
-
 class Callers:
     """What they see."""
 
@@ -108,7 +101,7 @@ class Callers:
 
     async def _once(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Does the connection stay open?"""
-        writer.write(request(b'{"model":"m"}'))
+        writer.write(stand.request(b'{"model":"m"}'))
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
         self.statuses[head[9:12]] += 1
@@ -117,7 +110,7 @@ class Callers:
     async def stream(self) -> bool:
         """Did it end whole?"""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        writer.write(request(stand.BODY))
+        writer.write(stand.request(stand.BODY))
         try:
             await reader.readuntil(b"\r\n0\r\n\r\n")
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -23,8 +23,8 @@ Name = Literal["requests", "tokens", "concurrent"]
 
 CONCURRENT_RETRY_S = 1.0  # nobody knows when a stream ends; the vendors' SDKs wait about as long by themselves
 BYTES_A_TOKEN = 4  # OpenAI's rule of thumb for English; JSON around it and other scripts even out
-_MINUTE_S = 60.0
-_ROUNDING_S = 1e-6  # of moments as floats: who waited for as long as was said is not sent away for the last bit
+MINUTE_S = 60.0
+ROUNDING_S = 1e-6  # of moments as floats: who waited for as long as was said is not sent away for the last bit
 
 
 class NoneUnderWay(RuntimeError):
@@ -72,8 +72,8 @@ class Limit:
         """
         missing_s = self._full_at_s - now_s  # below 0: full for so long, of which no wait comes
         needed_s = cost * self._each_s
-        wait_s = missing_s + needed_s - _MINUTE_S if needed_s < _MINUTE_S else missing_s
-        return wait_s if wait_s > _ROUNDING_S else 0.0
+        wait_s = missing_s + needed_s - MINUTE_S if needed_s < MINUTE_S else missing_s
+        return wait_s if wait_s > ROUNDING_S else 0.0
 
     def spend(self, cost: int, now_s: float) -> bool:
         """Take so many if they are there, that is, if there is nothing to wait for. Were they?"""
@@ -81,7 +81,7 @@ class Limit:
         if full_at_s < now_s:
             full_at_s = now_s
         missing_s = full_at_s - now_s
-        if missing_s + needed_s > _MINUTE_S + _ROUNDING_S and missing_s > _ROUNDING_S:
+        if missing_s + needed_s > MINUTE_S + ROUNDING_S and missing_s > ROUNDING_S:
             return False
         self._full_at_s = full_at_s + needed_s
         return True
@@ -106,7 +106,7 @@ class Limit:
         reset_s = self._full_at_s - now_s
         if reset_s <= 0:
             return self.per_minute, self.per_minute, b"0s"
-        left = int((_MINUTE_S - reset_s + _ROUNDING_S) / self._each_s)
+        left = int((MINUTE_S - reset_s + ROUNDING_S) / self._each_s)
         if left < 0:
             left = 0
         elif left > self.per_minute:
@@ -126,12 +126,12 @@ class Limit:
         _check(per_minute=per_minute)
         missing_s, used = self.reset_s(now_s), self.reset_s(now_s) / self._each_s
         self.set_rate(per_minute)
-        self._full_at_s = now_s + min(used * self._each_s, max(missing_s, _MINUTE_S))
+        self._full_at_s = now_s + min(used * self._each_s, max(missing_s, MINUTE_S))
 
     def set_rate(self, per_minute: int) -> None:
         """Another rate from now on. When it is full was worked out by it before."""
         self.per_minute = per_minute
-        self._each_s = _MINUTE_S / per_minute
+        self._each_s = MINUTE_S / per_minute
 
 
 class Limits:
@@ -263,7 +263,7 @@ _BOTH = _OF_REQUESTS + _OF_TOKENS
 
 def duration(seconds: float) -> bytes:
     """A time as OpenAI, and Go, write it: `0s`, `120ms`, `1s`, `7.5s`, `6m0s`, `1h0m0.25s`; rounded up to whole ms."""
-    milliseconds = ceil(seconds * 1000 - _ROUNDING_S * 1000)
+    milliseconds = ceil(seconds * 1000 - ROUNDING_S * 1000)
     if 0 < milliseconds < 1000:
         return b"%dms" % milliseconds
     minutes, milliseconds = divmod(milliseconds, 60_000)

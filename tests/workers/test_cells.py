@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.policy.limits import CONCURRENT_RETRY_S, Limits, NoneUnderWay, Refused
 from proxy.workers import cells as module
-from proxy.workers.cells import ABOVE, Cells, Rows, SharedLimits
+from proxy.workers.cells import ABOVE, Cells, Rows, SharedLimit, SharedLimits
 
 NAME = "client/c"
 NOW_S = 1000.0
@@ -247,11 +247,44 @@ def test_workers_together_do_as_one_process_would(now_s, requests, tokens, concu
             world.configured(requests, tokens, concurrent, now_s)
             alone.reconfigured(requests, tokens, concurrent, now_s)
         elif event in ("begins", "fails"):
-            refused = limits.begin(cost, now_s)
-            assert refused == alone.begin(cost, now_s)
+            refused, expected = limits.begin(cost, now_s), alone.begin(cost, now_s)
+            assert (refused is None) == (expected is None)
+            if refused is not None:
+                assert refused.retry_after_s == pytest.approx(expected.retry_after_s, abs=1e-5)
             if event == "fails" and refused is None:
                 limits.undo(cost, now_s)
                 alone.undo(cost, now_s)
         for each in world.workers:
-            assert each.headers(now_s) == alone.headers(now_s)
+            for bucket, other in ((each.requests, alone.requests), (each.tokens, alone.tokens)):
+                if other is not None:  # the sums are others: alike but for rounding
+                    assert bucket.reset_s(now_s) == pytest.approx(other.reset_s(now_s), abs=1e-5)
+                    assert abs(bucket.remaining(now_s) - other.remaining(now_s)) <= 1
             assert each.in_all == alone.under_way == world.above.in_all
+
+
+class HeldUp(SharedLimit):
+    """A worker that the system lets wait amid a request, while others go on."""
+
+    __slots__ = ("_rate", "meanwhile")
+
+    def __init__(self, *arguments):
+        self.meanwhile = lambda: None
+        super().__init__(*arguments)
+
+    @property
+    def _each_s(self):
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return self._rate
+
+    @_each_s.setter
+    def _each_s(self, rate):
+        self._rate = rate
+
+
+def test_who_is_held_up_amid_a_request_undoes_nothing():
+    cells = Cells(2)
+    slow, quick = HeldUp(100, cells, cells.bucket(0, 0), 0), SharedLimit(100, cells, cells.bucket(0, 0), 1)
+    slow.meanwhile = lambda: [quick.spend(1, NOW_S) for _ in range(50)]
+    assert slow.spend(1, NOW_S)
+    assert quick.remaining(NOW_S) == slow.remaining(NOW_S) == 49

@@ -174,6 +174,7 @@ async def test_status_before_anything_happened(start):
         "certificates": {},
         "clients": {},
         "canaries": {},
+        "workers": 1,
     }
 
 

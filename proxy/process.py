@@ -171,13 +171,15 @@ async def _restart(serinus: Serinus, path: Path, environ: Environ) -> None:
     It begins with the code and the configuration that are there now. Sockets go to it, and collect callers meanwhile;
     workers serve until it has its own.
     """
-    why = await asyncio.to_thread(_cannot_start, path, environ)
     if serinus.workers is None:
         why = "there is but this process, and nobody would serve meanwhile: set workers to 2 or more"
-    if serinus.workers is None or why:
         serinus.log.error("restart_refused", reason=why)
         return
     staff = serinus.workers.staff
+    why = await asyncio.to_thread(_cannot_start, path, environ)
+    if why or staff.is_leaving:
+        serinus.log.error("restart_refused", reason=why or "it is under way, or all is ending")
+        return
     serinus.log.info("restarting", workers=staff.pids)
     before = [*staff.pids, staff.nursery_pid]
     sockets: dict[str, list[int]] = {}

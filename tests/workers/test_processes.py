@@ -368,6 +368,20 @@ async def test_a_restart_that_would_fail_is_refused(serinus, scripted):
     assert all(map(is_alive, serinus.workers.values()))
 
 
+async def test_who_is_ending_does_not_begin_anew(serinus, scripted):
+    held = Held()
+    port = await serinus.begin(config_for((await scripted(held)).url))
+    (caller,) = await streaming(port, 1)
+    serinus.send(signal.SIGTERM)
+    await serinus.until("draining")
+    serinus.send(signal.SIGUSR2)
+    assert "ending" in (await serinus.until("restart_refused"))["reason"]
+    held.may_end.set()
+    assert await caller.read_rest() == Held.LAST
+    caller.close()
+    assert await serinus.ended() == 0
+
+
 async def test_workers_end_when_the_process_above_is_gone(serinus, scripted):
     held = Held()
     port = await serinus.begin(config_for((await scripted(held)).url))

@@ -81,7 +81,7 @@ class Worker:
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._drain = m.Drain(0.0, 0.0)
         self._was_signalled = False
-        self._looks = self._open = self._untold = self._told = 0
+        self._looks = self._open = self._coming = self._untold = self._told = 0
         self.deadline_s = 0.0
         # Once it is configured:
         self._plane: DataPlane | None = None
@@ -270,7 +270,7 @@ class Worker:
     def _at_door(self) -> None:
         """Connections to take over."""
         taken, plane = 0, self._plane
-        assert plane is not None  # noqa: S101 - the door opens when it is there
+        assert plane is not None  # noqa: S101 - the door opens then
         for _ in range(_AT_ONCE):
             try:
                 said, descriptors, _, _ = socket.recv_fds(self._door, LISTENER.size, 1)
@@ -285,9 +285,10 @@ class Worker:
                 break
             taken += 1
             if descriptors:  # none arrives where none can be had: the caller is gone when the doorman closes its own
+                self._coming += 1
                 self._tasks.spawn(self._take(plane, LISTENER.unpack(said)[0], descriptors[0]))
         if taken:
-            self._tell_door(taken, len(plane.callers.open) + taken)
+            self._tell_door(taken, len(plane.callers.open) + self._coming)
 
     async def _take(self, plane: DataPlane, listener: int, descriptor: int) -> None:
         connection = socket.socket(fileno=descriptor)
@@ -296,6 +297,8 @@ class Worker:
             await plane.take(connection, self._certificates.handshakes("listen", listener))
         except OSError:  # it left already, or its handshake failed
             connection.close()
+        finally:
+            self._coming -= 1
 
     def _leave_door(self) -> None:
         if self._door.fileno() >= 0:
@@ -316,7 +319,7 @@ class Worker:
         """Time to say what is new."""
         self.deadline_s = now_s + LOOK_S
         assert self._plane is not None  # noqa: S101 - its watch calls
-        if (has := len(self._plane.callers.open)) != self._open:
+        if (has := len(self._plane.callers.open) + self._coming) != self._open:
             self._tell_door(0, has)
         if news := self._notebook.news():
             self._link.send(m.Notes(news))

@@ -1,10 +1,11 @@
 """What `serinus status` and `top` draw of one status, at several sizes: whole screens, in tests/golden/status."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from proxy.cli.section import Column, Row, Section, shared
+from proxy.cli.section import SORTS, Column, Row, Section, shared
 from proxy.cli.status_screen import PARTS, Wanted, page, screen
 from proxy.cli.status_view import Trends
 from proxy.controlplane.canary_status import ArmStatus, CanaryStatus
@@ -20,7 +21,8 @@ from proxy.controlplane.status import (
     UpstreamStatus,
 )
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "status"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "status"
 WAITS = Quantiles(1.5, 420.0, 1310.0)
 WHOLE = Traffic(26.2, 0.6, WAITS, Quantiles(790.0, 4200.0, 9000.0), 0.1, {"200": 1566, "429": 3, "502": 6})
 FINE = Traffic(19.4, 0.0, WAITS, WHOLE.duration_ms, 0.0, {"200": 1164})
@@ -199,3 +201,21 @@ def test_lines_are_shared_by_those_who_want_more(wanted, room, given):
 def test_what_there_is_nothing_of_is_said():
     quiet = Status("1", True, 1, 1.0, 1.0, 0, NONE, 0.0, {}, {})
     assert "There is nothing to show of: keys, clients" in text(page(quiet, Trends(), Wanted(("keys", "clients")), 80))
+
+
+def test_every_column_part_and_option_is_described():
+    described = (ROOT / "docs" / "status-and-top.md").read_text()
+    for section in Wanted().of(STATUS, trends()):
+        for column in section.columns:
+            assert column.title.replace("\n", " ") in described, f"{section.name}: {column.title!r}"
+    for word in (*PARTS, *SORTS):
+        assert f"`{word}`" in described
+
+
+def test_the_example_that_is_shown_has_the_heads_that_are_drawn():
+    shown = re.search(r"```text\n(.*?)```", (ROOT / "docs" / "status-and-top.md").read_text(), re.DOTALL)[1]
+    assert max(map(len, shown.splitlines())) <= 100
+    titles = {column.title.split("\n")[0] for part in Wanted().of(STATUS, Trends()) for column in part.columns}
+    for section in Wanted().of(STATUS, Trends()):
+        (head,) = [line for line in shown.splitlines() if line.startswith(f"{section.columns[0].title} ")]
+        assert set(re.split(r"\s{2,}", head.strip())) <= titles

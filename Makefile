@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
 SECONDS ?= 180
+SPREAD ?= -n auto --dist worksteal
 
 .PHONY: demo run test fuzz check format docs lock picture clean
 
@@ -15,7 +16,7 @@ run: $(VENV)/.runtime    ## serve CONFIG
 	$(BIN)/serinus serve --config $(CONFIG)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 fuzz: $(VENV)/.dev       ## mutated bytes at every parser's edge, for SECONDS; SEED repeats a run
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
@@ -25,7 +26,7 @@ check: $(VENV)/.dev docs ## what CI runs: format, lint, types, import rules, the
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -6,6 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
 SECONDS ?= 180
 LOCK   := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+SPREAD ?= -n auto --dist worksteal
 
 .PHONY: demo run test fuzz check format lock picture clean
 
@@ -16,7 +17,7 @@ run: $(VENV)/.runtime    ## serve CONFIG
 	$(BIN)/serinus serve --config $(CONFIG)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 fuzz: $(VENV)/.dev       ## mutated bytes at every parser's edge, for SECONDS; SEED repeats a run
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
@@ -26,7 +27,7 @@ check: $(VENV)/.dev      ## what CI runs: format, lint, types, import rules, tes
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

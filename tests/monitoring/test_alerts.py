@@ -39,7 +39,7 @@ def test_for_each_alert_there_is_a_case_that_fires_and_one_that_is_silent():
 
 
 def test_each_alert_is_described_under_its_severity_and_its_runbook_is_that_section():
-    assert DESCRIBED == [(name, rule["labels"]["severity"].capitalize()) for name, rule in ALERTS.items()]
+    assert [(name, rule["labels"]["severity"].capitalize()) for name, rule in ALERTS.items()] == DESCRIBED
     runbooks = {name: rule["annotations"]["runbook_url"] for name, rule in ALERTS.items()}
     assert runbooks == {name: f"docs/alerts.md#{name.lower()}" for name in ALERTS}
 

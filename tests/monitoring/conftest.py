@@ -1,4 +1,4 @@
-"""These tests need `promtool`, of Debian's package `prometheus`. Where there is none they are not collected. CI has it."""
+"""These tests need `promtool` (Debian: prometheus). Where there is none they are not collected; CI installs it."""
 
 import shutil
 

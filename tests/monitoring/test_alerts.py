@@ -1,6 +1,7 @@
 """Each alert fires when it should and is silent when it should be, and somebody who is woken by it finds what to do."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -46,3 +47,9 @@ def test_each_alert_is_described_under_its_severity_and_its_runbook_is_that_sect
 
 def test_each_alert_says_what_it_is_and_what_to_do():
     assert [name for name, rule in ALERTS.items() if set(rule["annotations"]) < {"summary", "description"}] == []
+
+
+def test_prometheus_of_the_compose_file_takes_its_configuration_and_the_alerts(tmp_path):
+    shutil.copy(ROOT / "config/compose/prometheus/prometheus.yaml", tmp_path)
+    shutil.copy(RULES, tmp_path)
+    promtool("check", "config", tmp_path / "prometheus.yaml")

@@ -28,13 +28,13 @@ def litellm(file: Path, output: Path | None, env_file: Path | None) -> None:
     FILE cannot be read or nothing in it can be served.
     """
     try:
-        imported = convert(read_text(file), file.name, environment(env_file))
+        imported = convert(read_text(file), str(file), environment(env_file))
     except ConfigInvalid as invalid:
         for problem in invalid.problems:
             click.echo(str(problem), err=True)
         raise SystemExit(1) from None
     for remark in imported.remarks:
-        click.echo(f"{file}: {remark}", err=True)
+        click.echo(f"{file}:{remark.line}: {remark.place}: {remark.kind.value}: {remark.text}", err=True)
     if output is None:
         sys.stdout.write(imported.text)
         return

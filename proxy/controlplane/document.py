@@ -115,6 +115,7 @@ _IN_OTHER_WORDS = (
     ("mapping values are not allowed", "a ': ' in the middle of a value, or a wrong indentation: quote or align it"),
     ("could not find expected ':'", "a line that is neither 'name: value' nor '- value'"),
     ("expected <block end>", "a line that is indented differently from its neighbours"),
+    ("expected alphabetic or numeric", "a '*' or '&' begins an alias or its anchor: put the value in quotes"),
     ("undefined alias", "a '*' begins an alias, and no anchor has this name: put the value in quotes"),
 )
 

@@ -4,6 +4,7 @@ An entry says everything anew (base URL, key, timeouts); what they have in commo
 itself, and one that cannot be reached without a translation is named and left out.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from proxy.importing.keys import Keys
 from proxy.importing.leftovers import of_deployment
 from proxy.importing.providers import PROVIDERS, STAY_BEHIND, UNREACHABLE, Provider, provider_of
 from proxy.importing.source import Source
-from proxy.model.address import BaseUrl
+from proxy.model.address import BaseUrl, is_address
 from proxy.model.headers import carries, parse_header_name, settable
 
 # LiteLLM's own marks between the provider and the model: which of a provider's APIs is to be called.
@@ -94,12 +95,16 @@ def _read(source: Source, keys: Keys, path: Path, entry: dict[str, Any]) -> Iter
     if name not in PROVIDERS:
         source.dropped((*inside, "model"), _why_not(name))
         return
+    if params["model"] == "*" and not given:
+        source.changed(
+            (*inside, "model"), "no provider is told by a model's name: what no other route takes is OpenAI's"
+        )
     provider = PROVIDERS[name]
     url = _base_url(source, inside, provider, api_base)
     if url is None:
         return
-    key = keys.variable((*inside, "api_key"), params.get("api_key"), provider.key_variable)
-    if key is None and not (params.get("api_key") or api_base):
+    key = keys.variable((*inside, "api_key"), params.get("api_key"), _usual_variable(provider, url))
+    if not params.get("api_key") and (name == "azure" or not api_base):  # a provider's usual key is for its usual place
         key = provider.key_variable or None
     for mark in _MARKS:
         model = model.removeprefix(mark)
@@ -137,6 +142,14 @@ def _base_url(source: Source, inside: Path, provider: Provider, api_base: object
     except ValueError as error:
         source.dropped(path, str(error))
         return None
+
+
+def _usual_variable(provider: Provider, url: str) -> str:
+    """What the variable of a key is called that stands in plain text."""
+    host = BaseUrl.parse(url).host
+    if provider.key_variable and (host in provider.base_url or not provider.base_url):
+        return provider.key_variable
+    return "UPSTREAM_API_KEY" if is_address(host) else re.sub(r"\W+", "_", f"{host}_API_KEY").upper()
 
 
 def _headers(source: Source, inside: Path, params: dict[str, Any]) -> tuple[tuple[str, str], ...]:

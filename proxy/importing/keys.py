@@ -39,14 +39,14 @@ class Keys:
             self._source.changed(path, "taken for a word that stands for no key: none is sent")
             return None
         if text not in self._by_value:
-            self._by_value[text] = self._new(usual or "UPSTREAM_API_KEY")
+            self._by_value[text] = self._new(usual, text)
         name = self._by_value[text]
         self._source.to_do(path, f"the key stands there in plain text and is not copied: put it into {name}")
         return name
 
-    def _new(self, usual: str) -> str:
+    def _new(self, usual: str, text: str) -> str:
         name, number = usual, 1
-        while name in self._taken:
+        while name in self._taken and self._source.environ.get(name) != text:
             number += 1
             name = f"{usual}_{number}"
         self._taken.add(name)

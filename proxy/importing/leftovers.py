@@ -127,27 +127,31 @@ _SECTIONS: tuple[tuple[str, dict[str, str], tuple[str, ...]], ...] = (
                                   "timeout", "model_group_alias", "default_fallbacks", "disable_cooldowns")),
 )  # fmt: skip
 _UNKNOWN = "nothing here does what it does"
-_OFF: tuple[object, ...] = (None, False, [], {}, "")
+
+
+def _is_off(value: object) -> bool:
+    """Says nothing. A number does, 0 too."""
+    return value is None or value is False or value in ([], {}, "")
 
 
 def of_deployment(source: Source, path: tuple[str | int, ...], entry: dict[str, Any]) -> None:
     """Names what one entry of model_list says beyond what was converted."""
     for name, value in entry["litellm_params"].items():
-        if name not in _CONVERTED and value not in _OFF:
+        if name not in _CONVERTED and not _is_off(value):
             source.dropped((*path, "litellm_params", name), _PARAMS.get(name, _UNKNOWN))
     for name, value in entry.items():
-        if name not in ("model_name", "litellm_params", "rpm", "tpm", "weight") and value not in _OFF:
+        if name not in ("model_name", "litellm_params", "rpm", "tpm", "weight") and not _is_off(value):
             source.dropped((*path, name), _ENTRY.get(name, _UNKNOWN))
 
 
 def of_all(source: Source) -> None:
     """Names what the rest of the file says beyond what was converted."""
     for name, value in source.data.items():
-        if name not in (*_KNOWN_TOP, "credential_list") and value not in _OFF:
+        if name not in (*_KNOWN_TOP, "credential_list") and not _is_off(value):
             source.dropped((name,), _TOP.get(name, _UNKNOWN))
     for section, known, converted in _SECTIONS:
         for name, value in source.section(section).items():
-            if name not in converted and value not in _OFF:
+            if name not in converted and not _is_off(value):
                 source.dropped((section, name), known.get(name, _UNKNOWN))
     for name in source.section("environment_variables"):
         what = "put it into the environment of `serinus serve`, or into its --env-file, if it is needed at all"

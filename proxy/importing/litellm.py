@@ -6,6 +6,7 @@ upstream's. The master key becomes a client. Order, shares, retries, cooldowns, 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from proxy.controlplane.document import read
@@ -15,7 +16,7 @@ from proxy.importing.keys import Keys
 from proxy.importing.leftovers import of_all
 from proxy.importing.pools import Groups, Pools
 from proxy.importing.remarks import Remark
-from proxy.importing.routing import aliases, common_fields, fallbacks, routes
+from proxy.importing.routing import aliases, common_fields, fallbacks, globs, routes
 from proxy.importing.source import Source
 from proxy.importing.upstreams import upstreams
 from proxy.importing.written import written
@@ -47,7 +48,7 @@ def convert(text: str, file: str, environ: Mapping[str, str]) -> Imported:
     if not settings["routes"]:
         said = tuple(Problem(each.path, each.line, each.text, file) for each in remarks)
         raise ConfigInvalid((Problem((), None, "nothing in it can be served by Serinus", file), *said))
-    return Imported(written(settings, remarks, file), remarks)
+    return Imported(written(settings, remarks, PurePath(file).name), remarks)
 
 
 def _groups(source: Source, found: list[Deployment]) -> Groups:
@@ -56,7 +57,7 @@ def _groups(source: Source, found: list[Deployment]) -> Groups:
     for deployment in found:
         group = groups.setdefault(deployment.group, [])
         if group and group[0].dialect != deployment.dialect:
-            why = "others of this name speak OpenAI's API, or this one does and they Anthropic's: give it its own name"
+            why = "deployments of one name speak one API here, OpenAI's or Anthropic's: give this one a name of its own"
             source.dropped((*deployment.path, "litellm_params", "model"), why)
         else:
             group.append(deployment)
@@ -70,7 +71,9 @@ def _groups(source: Source, found: list[Deployment]) -> Groups:
     return groups
 
 
-def _served(source: Source, groups: Groups) -> dict[str, Any]:
+def _served(source: Source, named: Groups) -> dict[str, Any]:
+    said = globs(source, named)
+    groups = {name: named[name] for name in said}
     found = upstreams([deployment for group in groups.values() for deployment in group])
     known = aliases(source, groups)
     pools = Pools(source, groups, found, common_fields(source))
@@ -78,7 +81,7 @@ def _served(source: Source, groups: Groups) -> dict[str, Any]:
     return {
         "upstreams": found.upstreams,
         "pools": pools.written,
-        "routes": routes(source, groups, known, pools.first),
+        "routes": routes(said, known, pools.first),
     }
 
 

@@ -6,9 +6,9 @@ list's pools are written once more, as a chain of their own.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import reduce
+from fractions import Fraction
 from itertools import groupby
-from math import gcd
+from math import gcd, lcm
 from typing import Any
 
 from proxy.importing.deployments import Deployment
@@ -92,12 +92,14 @@ def _weights(deployments: list[Deployment]) -> list[int]:
     shares = [deployment.shares.get(by, 0.0) for deployment in deployments] if by else []
     if not any(shares):
         return [1] * len(deployments)
-    if any(share % 1 for share in shares) or max(shares) / _divisor(shares) > _HEAVIEST:
-        scale = _HEAVIEST / max(shares)
-        shares = [max(1, round(share * scale)) if share else 0 for share in shares]
-    divisor = _divisor(shares)
-    return [int(share) // divisor for share in shares]
+    exact = [Fraction(share).limit_denominator(_HEAVIEST) for share in shares]
+    whole = _whole([int(share * lcm(*(each.denominator for each in exact))) for share in exact])
+    if 0 < max(whole) <= _HEAVIEST and whole.count(0) == shares.count(0):
+        return whole
+    return _whole([max(1, round(share * _HEAVIEST / max(shares))) if share else 0 for share in shares])
 
 
-def _divisor(shares: Iterable[float]) -> int:
-    return reduce(gcd, map(int, shares)) or 1
+def _whole(shares: list[int]) -> list[int]:
+    """The least whole numbers in the same ratio."""
+    divisor = gcd(*shares) or 1
+    return [share // divisor for share in shares]

@@ -78,7 +78,7 @@ PROVIDERS: dict[str, Provider] = {
     "ollama_chat": _OLLAMA,
     "hosted_vllm": Provider("", "HOSTED_VLLM_API_KEY", "HOSTED_VLLM_API_BASE"),
     "lm_studio": Provider("", "LM_STUDIO_API_KEY", "LM_STUDIO_API_BASE"),
-    "llamafile": Provider("http://127.0.0.1:8080/v1", "LLAMAFILE_API_KEY", "LLAMAFILE_API_BASE"),
+    "llamafile": Provider("http://127.0.0.1:8080/v1", "", "LLAMAFILE_API_BASE"),
     "litellm_proxy": Provider("", "LITELLM_PROXY_API_KEY", "LITELLM_PROXY_API_BASE"),
     **dict.fromkeys(("vllm", "xinference", "openai_like", "custom_openai", "aiohttp_openai", "infinity"), _COMPATIBLE),
 }

@@ -20,22 +20,23 @@ _MOST_ATTEMPTS = 10
 _PREFIX = "/v1"
 
 
-def routes(
-    source: Source, groups: Groups, aliases: Mapping[str, str], first: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def globs(source: Source, groups: Groups) -> dict[str, list[str]]:
+    """By group, what callers may say from now on to get to it; groups that nothing leads to are not there."""
+    found = {name: _globs(source, groups, name) for name in groups}
+    return {name: each for name, each in found.items() if each}
+
+
+def routes(said: Mapping[str, list[str]], aliases: Mapping[str, str], first: Mapping[str, str]) -> list[dict[str, Any]]:
     """Whole names first, then patterns, the longest first: so LiteLLM decides, and here the first match does."""
-    whole = [name for name in groups if "*" not in name]
-    patterns = sorted((name for name in groups if "*" in name), key=lambda name: -len(name))
-    globs = [(_literal(name), first[name]) for name in whole]
-    globs += [(_literal(alias), first[group]) for alias, group in aliases.items() if alias not in groups]
-    for name in patterns:
-        globs += [(glob, first[name]) for glob in _globs(source, groups, name)]
-    seen, written = set(), []
-    for glob, pool in globs:
-        if glob not in seen:
-            seen.add(glob)
-            written.append({"prefix": _PREFIX, **({} if glob == "*" else {"model": glob}), "pool": pool})
-    return written
+    pools = {glob: first[name] for name in said if "*" not in name for glob in said[name]}
+    for alias, group in aliases.items():
+        pools.setdefault(_literal(alias), first[group])
+    for name in sorted((name for name in said if "*" in name), key=lambda name: -len(name)):
+        for glob in said[name]:
+            pools.setdefault(glob, first[name])
+    everything = pools.pop("*", None)
+    written = [{"prefix": _PREFIX, "model": glob, "pool": pool} for glob, pool in pools.items()]
+    return written if everything is None else [*written, {"prefix": _PREFIX, "pool": everything}]
 
 
 def _literal(name: str) -> str:
@@ -117,6 +118,9 @@ def common_fields(source: Source) -> dict[str, Any]:
         source.dropped(path, f"the pools' balance has nothing like it: {' or '.join(sorted(set(_BALANCE.values())))}")
     retries = _setting(source, "num_retries", ("router_settings", "litellm_settings"))
     if retries is not None:
+        if retries >= _MOST_ATTEMPTS:
+            section = "router_settings" if "num_retries" in source.section("router_settings") else "litellm_settings"
+            source.changed((section, "num_retries"), f"at most {_MOST_ATTEMPTS} tries in all")
         common["retry"] = {"attempts": min(round(retries) + 1, _MOST_ATTEMPTS)}
     outlier = _outlier(source)
     return common | ({"outlier": outlier} if outlier else {})

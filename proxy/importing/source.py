@@ -1,6 +1,5 @@
 """A LiteLLM configuration while it is read: its values, with `os.environ/NAME` looked up, and what is said of them."""
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +51,7 @@ class Source:
         return found or None
 
     def number(self, path: Path, value: object) -> float | None:
-        """A number above 0; None, and it is said, where it is none."""
+        """A number, 0.001 at least; None, and it is said, where it is none."""
         text = self.text(path, value)
         if text is None:
             return None
@@ -60,8 +59,8 @@ class Source:
             number = float(text)
         except ValueError:
             number = 0.0
-        if not (0 < number < 1e9 and math.isfinite(number)):
-            self.dropped(path, "not a number above 0 and below a thousand million")
+        if not 0.001 <= number < 1e9:  # nan is not, either
+            self.dropped(path, "not a number from 0.001 to a thousand million")
             return None
         return number
 

@@ -12,6 +12,7 @@ from typing import Any
 from proxy.importing.deployments import Deployment, Endpoint
 from proxy.importing.names import free_name
 from proxy.importing.providers import PROVIDERS
+from proxy.model.address import BaseUrl
 from proxy.model.quantities import duration_text
 
 Upstreams = dict[str, Any]
@@ -60,10 +61,11 @@ def _limits(deployment: Deployment) -> dict[str, int]:
 
 
 def _wanted(deployment: Deployment, alone: bool) -> str:
-    """The provider's name; the host's, where the address is not the provider's usual one."""
-    host = deployment.endpoint.base_url.partition("://")[2].partition("/")[0]
-    usual = host in PROVIDERS[deployment.provider].base_url
-    name = deployment.provider.replace("_", "-") if usual else host.removesuffix(".openai.azure.com").partition(":")[0]
+    """The provider's name, with the host's where the address is not the provider's usual one."""
+    host = BaseUrl.parse(deployment.endpoint.base_url).host
+    name = deployment.provider.replace("_", "-")
+    if host not in PROVIDERS[deployment.provider].base_url:
+        name += f"-{host.removesuffix('.openai.azure.com')}"
     return f"{name}-{deployment.group}" if alone else name
 
 

@@ -13,7 +13,7 @@ from proxy.controlplane.problems import Path
 from proxy.importing.keys import Keys
 from proxy.importing.leftovers import of_deployment
 from proxy.importing.providers import PROVIDERS, STAY_BEHIND, UNREACHABLE, Provider, provider_of
-from proxy.importing.source import Source
+from proxy.importing.source import VARIABLE, Source
 from proxy.model.address import BaseUrl, is_address
 from proxy.model.headers import carries, parse_header_name, settable
 
@@ -149,7 +149,8 @@ def _usual_variable(provider: Provider, url: str) -> str:
     host = BaseUrl.parse(url).host
     if provider.key_variable and (host in provider.base_url or not provider.base_url):
         return provider.key_variable
-    return "UPSTREAM_API_KEY" if is_address(host) else re.sub(r"\W+", "_", f"{host}_API_KEY").upper()
+    name = re.sub(r"[^A-Za-z0-9]+", "_", f"{host}_API_KEY").upper()
+    return "UPSTREAM_API_KEY" if is_address(host) or not VARIABLE.fullmatch(name) else name
 
 
 def _headers(source: Source, inside: Path, params: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -28,7 +28,7 @@ router_settings:
   model_group_alias: {{gpt-4: gpt-4o}}
 general_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}
 """
-ENVIRON = {"EAST_KEY": "sk-east", "ANTHROPIC_API_KEY": "sk-west", "OPENAI_API_KEY": "sk-west"}
+ENVIRON = {"EAST_KEY": "sk-east", "UPSTREAM_API_KEY": "sk-west"}
 ENVIRON["LITELLM_MASTER_KEY"] = "sk-1234"
 MESSAGES = [{"role": "user", "content": "Sing!"}]
 

@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
 SECONDS ?= 180
+SPREAD ?= -n auto --dist worksteal
 
-.PHONY: demo run test fuzz check format lock picture clean
+.PHONY: demo run test fuzz check format docs lock picture clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
 	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
@@ -15,21 +16,24 @@ run: $(VENV)/.runtime    ## serve CONFIG
 	$(BIN)/serinus serve --config $(CONFIG)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 fuzz: $(VENV)/.dev       ## mutated bytes at every parser's edge, for SECONDS; SEED repeats a run
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
 
-check: $(VENV)/.dev      ## what CI runs: format, lint, types, import rules, tests
+check: $(VENV)/.dev docs ## what CI runs: format, lint, types, import rules, the documents' links, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev       ## the documents as a site in build/docs; a link that leads nowhere fails it
+	$(BIN)/sphinx-build -q -n -W --keep-going -c docs -d build/doctrees . build/docs
 
 lock: pyproject.toml     ## write both lock files anew; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
@@ -53,4 +57,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) dist build

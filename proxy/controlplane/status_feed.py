@@ -19,15 +19,14 @@ DECISIONS = 50  # that a new follower is told
 class _Told:
     """What one follower was told already."""
 
-    def __init__(self, decisions: list[Decision]) -> None:
-        """`decisions`: the last ones, to begin with."""
+    def __init__(self) -> None:
         self.canaries: dict[str, bytes] = {}
-        self._decisions, self._number = decisions, -1
+        self._number = -1  # of a decision
 
     def next(self, decisions: Decisions) -> list[Decision]:
-        """Those that it was not told."""
-        news = self._decisions if self._number < 0 else decisions.after(self._number)
-        self._number = max(self._number, 0, *(each.number for each in news))
+        """Those that it was not told: the last ones, to begin with."""
+        news = decisions.last(DECISIONS) if self._number < 0 else decisions.after(self._number)
+        self._number = news[-1].number if news else max(0, self._number)
         return news
 
 
@@ -42,7 +41,7 @@ class StatusFeed:
         """`status`: of so many seconds. `canaries`: the numbers behind each. `refresh`: has those who serve tell."""
         self._status, self._canaries, self._decisions, self._refresh = status, canaries, decisions, refresh
         self._tasks, self._turn = Tasks(), asyncio.Event()
-        self._followers, self._closed = 0, False
+        self._followers, self._running, self._closed = 0, False, False
         self._by_window: dict[float, bytes] = {}  # of this turn
         self._by_canary: dict[str, bytes] = {}
 
@@ -50,10 +49,11 @@ class StatusFeed:
         """`status` events; a `canary` event for each canary of which there is news, a `decision` event for each."""
         self._followers += 1
         try:
-            told = _Told(self._decisions.last(DECISIONS))
-            if not self._tasks and not self._closed:
+            told = _Told()
+            if not self._running and not self._closed:
+                self._running = True
                 self._tasks.spawn(self._run())
-            elif self._by_canary or self._by_window:
+            elif self._by_window:
                 yield self._news(window_s, told)
             while not self._closed:
                 await self._turn.wait()
@@ -71,13 +71,17 @@ class StatusFeed:
         return b"".join((self._by_window[window_s], *news, *(event("decision", each) for each in decided)))
 
     async def _run(self) -> None:
-        while self._followers:
-            await self._refresh()
-            self._by_window.clear()
-            self._by_canary = {name: event("canary", shown) for name, shown in self._canaries().items()}
-            turn, self._turn = self._turn, asyncio.Event()
-            turn.set()
-            await asyncio.sleep(EVERY_S)
+        try:
+            while self._followers:
+                await self._refresh()
+                self._by_window.clear()
+                self._by_canary = {name: event("canary", shown) for name, shown in self._canaries().items()}
+                turn, self._turn = self._turn, asyncio.Event()
+                turn.set()
+                await asyncio.sleep(EVERY_S)
+        finally:
+            self._running = False
+            self._by_window.clear()  # what was, when somebody comes later
 
     async def close(self) -> None:
         """Let all followers go."""

@@ -153,6 +153,10 @@ async def _relayed(request: web.Request, called: aiohttp.ClientResponse) -> web.
 
 def places(settings: Settings) -> Iterator[Place]:
     """As the SDKs would call each route's prefix. A pool of Anthropic's is called in its own words only."""
+    return iter(sorted(_places(settings), key=lambda place: place.dialect))  # chat comes first
+
+
+def _places(settings: Settings) -> Iterator[Place]:
     seen: set[str] = set()
     for route in settings.routes:
         if route.prefix in seen:

@@ -45,7 +45,7 @@ class Card {
     this.name = name;
     this.plot = new Plot();
     this.parts = {};
-    for (const part of ["state", "about", "steps", "decision", "meters", "waits", "log", "commands"]) {
+    for (const part of ["standing", "about", "steps", "decision", "meters", "waits", "log", "commands"]) {
       this.parts[part] = el(part === "steps" || part === "log" ? "ol" : part === "commands" ? "p" : "div", { class: part });
     }
     this.parts.steps.setAttribute("aria-label", "Steps");
@@ -54,18 +54,18 @@ class Card {
     this.steps = new Parts(this.parts.steps, () => line());
     this.log = new Parts(this.parts.log, () => happened());
     this.arms = table(`Both arms of ${name}`, ARMS);
-    const { state: state_, about, steps, decision, meters, waits, log, commands } = this.parts;
+    const { standing, about, steps, decision, meters, waits, log, commands } = this.parts;
     this.element = el(
       "article",
       { class: "card canary", "aria-label": `Canary ${name}` },
-      el("div", { class: "head" }, el("h3", {}, name), state_, about),
+      el("div", { class: "head" }, el("h3", {}, name), standing, about),
       decision,
       el("div", { class: "halves" }, el("div", {}, steps, this.arms.element, meters, waits, log, commands), this.plot.element),
     );
   }
 
   update(one) {
-    state(this.parts.state, one.state);
+    state(this.parts.standing, one.state);
     say(this.parts.about, `${one.canary_pool} beside ${one.baseline_pool} · ${percent(one.weight)} of the requests · ${one.mode}`);
     this.steps.update(one.steps.map((step, at) => [at, stepOf(step, at, one)]));
     const counts = one.analysis;

@@ -6,7 +6,7 @@ import { linear, logarithmic, moments, path, powers, round } from "./scale.js";
 
 const LEFT = 46;
 const RIGHT = 12;
-const TITLE = 24;
+const TITLE = 34; // above each, for its name
 const LOW = 0.1; // evidence below it says nothing more
 
 export class Plot {
@@ -65,8 +65,8 @@ export class Plot {
   #panel(panel, top, width) {
     const [upper, lower] = [top + TITLE, top + TITLE + panel.height];
     const y = panel.scale(lower, upper);
-    const drawn = [svg("text", { class: "title", x: 0, y: top + 15 }, panel.title), ...legend(panel, top, width)];
-    for (const value of panel.ticks) {
+    const drawn = [svg("text", { class: "title", x: 0, y: top + 24 }, panel.title), ...legend(panel, top, width)];
+    for (const value of panel.ticks.filter((each) => each !== LOW)) {
       drawn.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
       drawn.push(svg("text", { class: "tick", x: LEFT - 6, y: y(value) + 3.5, "text-anchor": "end" }, panel.label(value)));
     }
@@ -143,7 +143,7 @@ function legend(panel, top, width) {
   const drawn = [];
   let x = width - RIGHT;
   for (const line of panel.lines.filter((each) => each.name).reverse()) {
-    drawn.push(svg("text", { class: `legend ${line.look}`, x, y: top + 15, "text-anchor": "end" }, line.name));
+    drawn.push(svg("text", { class: `legend ${line.look}`, x, y: top + 24, "text-anchor": "end" }, line.name));
     x -= 7 * line.name.length + 14;
   }
   return drawn;
@@ -153,7 +153,7 @@ function worse(points) {
   const highest = Math.max(...points.map((point) => Math.max(point.evidence ?? 0, point.threshold ?? 0)));
   const threshold = points.findLast((point) => point.threshold !== null)?.threshold;
   return {
-    title: "Worse?",
+    title: "Evidence that it is worse",
     height: 118,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
@@ -168,7 +168,7 @@ function worse(points) {
 function noWorse(points, metrics, wanted) {
   const highest = Math.max(wanted, ...points.flatMap((point) => Object.values(point.proofs)));
   return {
-    title: "No worse?",
+    title: "Proof that it is no worse",
     height: 84,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
@@ -196,7 +196,7 @@ function firstByte(points) {
   const values = points.flatMap((point) => [...point.baseline_ms, ...point.canary_ms]).filter((value) => value !== null);
   const highest = round(Math.max(...values));
   return {
-    title: "First byte, ms: half, 95 %",
+    title: "First byte, ms: p50, p95",
     height: 92,
     scale: (lower, upper) => linear(0, highest, lower, upper),
     ticks: [0, highest / 2, highest],

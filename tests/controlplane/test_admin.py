@@ -276,7 +276,7 @@ async def test_parameters_of_the_content_type_do_no_harm(start):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/", 404), ("GET", "/v1/models", 404), ("GET", "/reload", 405)]
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/v1/models", 404), ("GET", "/reload", 405)]
 )
 async def test_what_is_not_there_is_an_error_in_json(start, method, path, status):
     _, call = await start(config_for(UP))

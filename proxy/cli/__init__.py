@@ -16,6 +16,7 @@ from proxy.cli.schema import schema
 from proxy.cli.seal import seal
 from proxy.cli.serve import serve
 from proxy.cli.status import status, top
+from proxy.simulation.__main__ import main as simulate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,3 +30,4 @@ def main() -> None:
 
 for command in (serve, check, schema, demo, bench, status, top, seal, keys, clients, canary):
     main.add_command(command)
+main.add_command(simulate, "simulate")  # an upstream; a rollout is `canary simulate`

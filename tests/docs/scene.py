@@ -126,6 +126,8 @@ class Scene:
         elif not is_run(text):
             raise NotAsShown(f"line {command.line}: neither run nor listed in tests/docs/stand_ins.py: {text}")
         kind = lasting(text) if command.exit_status == 0 else None
+        if kind is not None:
+            text = re.sub(r"\s&\s*(#.*)?$", "", text)  # it is left running here, too
         shown = "" if there is not None else command.shown
         await self._go(Command(shortened(text), shown, command.line), kind)
 

@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
 SECONDS ?= 180
+LOCK   := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 SPREAD ?= -n auto --dist worksteal
 
 .PHONY: demo run test fuzz check format docs reference lock picture clean
@@ -38,9 +39,12 @@ docs: $(VENV)/.dev       ## the documents as a site in build/docs; a link that l
 reference: $(VENV)/.runtime  ## write the documents that follow from the settings and the commands anew
 	$(BIN)/python docs/reference.py
 
-lock: pyproject.toml     ## write both lock files anew; needs uv
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements-dev.lock
+lock: pyproject.toml     ## write all lock files anew; needs uv
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) --group dev pyproject.toml -o requirements-dev.lock
+	$(LOCK) --group build -o requirements-build.lock
+	$(LOCK) --extra otel -c requirements.lock pyproject.toml -o requirements-otel.lock \
+	    $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements.lock)  # only what the extra adds
 
 picture: $(VENV)/.runtime  ## draw the README's pictures anew
 	$(BIN)/serinus demo --plain --seconds 20 --picture docs/demo.svg

@@ -175,7 +175,7 @@ def _anchor(path: str) -> str:
 
 
 def commands() -> str:
-    asking = serinus.commands["status"]
+    asking = serinus.get_command(click.Context(serinus), "status")
     shared = [option for option in asking.params if ADMIN_OPTIONS.intersection(option.opts)]
     return COMMANDS + _options(shared) + "".join(_command(serinus, "serinus"))
 
@@ -185,8 +185,9 @@ ADMIN_OPTIONS = {"--admin", "--token", "--cacert", "--cert", "--key"}
 
 def _command(command: click.Command, name: str) -> Iterator[str]:
     if isinstance(command, click.Group):
-        for each, inner in sorted(command.commands.items()):
-            yield from _command(inner, f"{name} {each}")
+        context = click.Context(command)
+        for each in command.list_commands(context):
+            yield from _command(command.get_command(context, each), f"{name} {each}")
         return
     context = click.Context(command, info_name=name)
     arguments = " ".join(parameter.make_metavar(context) for parameter in command.params if _is_argument(parameter))

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import click
+import pytest
+
 from proxy.cli import main
 from tests.docs.pages import ROOT
 
@@ -14,4 +17,12 @@ def test_reference_is_what_the_code_says_now() -> None:
 
 def test_every_command_is_in_the_reference() -> None:
     commands = (ROOT / "docs/commands.md").read_text()
-    assert [name for name in main.commands if f"## `serinus {name}" not in commands] == []
+    names = main.list_commands(click.Context(main))
+    assert [name for name in names if f"## `serinus {name}" not in commands] == []
+
+
+@pytest.mark.parametrize("name", main.list_commands(click.Context(main)))
+def test_a_command_is_called_as_it_is_listed(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert command.name in (name, "python -m proxy.simulation")

@@ -8,7 +8,7 @@ SECONDS ?= 180
 LOCK   := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 SPREAD ?= -n auto --dist worksteal
 
-.PHONY: demo run test fuzz check format lock picture clean
+.PHONY: demo run test fuzz check format docs lock picture clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
 	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 fuzz: $(VENV)/.dev       ## mutated bytes at every parser's edge, for SECONDS; SEED repeats a run
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
 
-check: $(VENV)/.dev      ## what CI runs: format, lint, types, import rules, tests
+check: $(VENV)/.dev docs ## what CI runs: format, lint, types, import rules, the documents' links, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -32,6 +32,9 @@ check: $(VENV)/.dev      ## what CI runs: format, lint, types, import rules, tes
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev       ## the documents as a site in build/docs; a link that leads nowhere fails it
+	$(BIN)/sphinx-build -q -n -W --keep-going -c docs -d build/doctrees . build/docs
 
 lock: pyproject.toml     ## write all lock files anew; needs uv
 	$(LOCK) pyproject.toml -o requirements.lock
@@ -58,4 +61,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) dist build

@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from proxy.cli import main
+from proxy.controlplane.crosscheck import ANY, SECRETS
 from proxy.controlplane.document import read
 from proxy.controlplane.load import load
 from proxy.controlplane.problems import ConfigInvalid
@@ -55,6 +56,21 @@ def test_secret_that_all_users_could_read_would_not_do(tmp_path: Path) -> None:
     (tmp_path / "llm" / "openai-key").chmod(0o644)
     with pytest.raises(ConfigInvalid, match="open to all users"):
         load(file, variables)
+
+
+def test_chart_knows_all_that_is_a_secret() -> None:
+    """`serinus.secrets` in _refusals.tpl: none of them may stand in a ConfigMap."""
+    known = {
+        ("admin", "tokens", ANY, "value"),
+        ("canaries", ANY, "webhooks", ANY, "secret"),
+        ("client_pepper",),
+        ("clients", ANY, "key"),
+        ("clients", ANY, "keys", ANY),
+        ("master_keys", ANY),
+        ("tracing", "headers", ANY),
+        ("upstreams", ANY, "keys", ANY, "value"),
+    }
+    assert set(SECRETS) <= known
 
 
 @pytest.mark.parametrize("name", NAMES)

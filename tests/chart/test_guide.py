@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from base64 import b64decode
+from functools import cache
 from pathlib import Path
 from secrets import token_hex
 
@@ -30,15 +31,17 @@ KUBECTLS = [part for command in COMMANDS for part in re.findall(r"kubectl (?:[^|
 IN_A_CLUSTER = ("helm test ", "helm rollback ")
 
 
-@pytest.fixture
-def values(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def values(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the guide shows, by the names that it gives them."""
+    folder = tmp_path_factory.mktemp("guide")
     for name, text in re.findall(r"`(\w+\.yaml)`[^`]*?(?:`config`[^`]*?)?```yaml\n(.*?)```", GUIDE, re.DOTALL):
-        (tmp_path / name).write_text(text)
-    assert {path.name for path in tmp_path.iterdir()} == {"values.yaml", "canary.yaml"}
-    return tmp_path
+        (folder / name).write_text(text)
+    assert {path.name for path in folder.iterdir()} == {"values.yaml", "canary.yaml"}
+    return folder
 
 
+@cache
 def rendered(command: str, folder: Path) -> Objects:
     """What `helm install` or `upgrade` would hand to the cluster."""
     _, _, *arguments = shlex.split(command)

@@ -35,20 +35,30 @@ def custom(kind: str, api_version: str) -> jsonschema.protocols.Validator | None
     return jsonschema.Draft202012Validator(strict(json.loads(file.read_text()))) if file.exists() else None
 
 
-def validate(item: dict[str, Any]) -> None:
+OLDEST, NEWEST = "1.30", "1.37"
+
+
+def validate(item: dict[str, Any], version: str = NEWEST) -> None:
     if validator := custom(item["kind"], item["apiVersion"]):
         validator.validate(item)
         kubernetes_validate.validate(
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": item["metadata"]}, "1.37", strict=True
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": item["metadata"]}, version, strict=True
         )
     else:
-        kubernetes_validate.validate(item, "1.37", strict=True)
+        kubernetes_validate.validate(item, version, strict=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_object_is_valid(name: str) -> None:
     for item in objects(name).values():
         validate(item)
+
+
+@pytest.mark.parametrize("name", ["minimal", "statefulset", "everything"])
+def test_every_object_is_valid_in_the_oldest_kubernetes_that_the_chart_is_for(name: str) -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == f">={OLDEST}.0-0"
+    for item in objects(name).values():
+        validate(item, OLDEST)
 
 
 @pytest.mark.parametrize("name", ["monitoring", "httproute", "minimal"])
@@ -59,7 +69,7 @@ def test_a_name_too_many_is_noticed(name: str) -> None:
                 validate(item | {"spec": item["spec"] | {"unheardOf": 1}})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["minimal", "statefulset", "everything"])
 def test_lint_has_nothing_to_say(name: str) -> None:
     done = helm("lint", "--strict", str(CHART), "-f", str(VALUES / "minimal.yaml"), "-f", str(VALUES / f"{name}.yaml"))
     assert done.returncode == 0, done.stdout

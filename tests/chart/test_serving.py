@@ -1,6 +1,8 @@
 """A real Serinus with what a pod would have: it serves, and follows what the kubelet writes."""
 
+import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -61,6 +63,23 @@ async def test_it_serves_and_follows_the_config_map_and_the_secret(
     mount_secret(tmp_path, changed, "llm", SECRET | {"openai-key": "second"})
     await serinus.until("key_rotated")
     assert len("".join(await streamed(port, "/v2"))) > 0
+
+
+async def test_helm_test_finds_out_whether_it_serves(
+    serinus: SerinusProcess, upstream: SimulatedUpstream, tmp_path: Path
+) -> None:
+    rendered = objects("minimal")
+    mount_secret(tmp_path, rendered, "llm", SECRET)
+    await serinus.start("", "--config", str(mount_config(tmp_path, rendered, f"{upstream.url}/v1")))
+    port = await serinus.serving()
+    (container,) = rendered["Pod", "llm-serinus-test"]["spec"]["containers"]
+    script = container["args"][0].replace('"llm-serinus", 8080', f'"127.0.0.1", {port}')
+    for expected in (0, 1):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *container["command"][1:], script, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await process.wait() == expected
+        await serinus.kill()
 
 
 async def test_what_serinus_does_not_take_leaves_what_is_in_force(

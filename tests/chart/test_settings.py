@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from proxy.model.settings import Settings
 from tests.chart.rendering import CHART, NAMES, config_text, objects, parsed, pod, template, workload
 
 
+@cache
 def restart_sum(*arguments: str) -> str:
     metadata = workload(parsed(template(*arguments)))["spec"]["template"]["metadata"]
     return metadata["annotations"]["serinus/config-at-start"]

@@ -71,7 +71,7 @@ class Scene:
             if not entry.name.startswith(".") and entry.name != "config":
                 (self.folder / entry.name).symlink_to(entry)
         (self.folder / "config").mkdir()
-        for example in (ROOT / "config").iterdir():
+        for example in (ROOT / "config").glob("*.yaml"):
             (self.folder / "config" / example.name).write_text(await self.translated(example.read_text()))
         self._bin.mkdir()
         ports = dict(zip(("listen", "admin", "simulated"), map(self._words.get, _DEFAULT_PORTS), strict=True))

@@ -21,10 +21,13 @@ from proxy.cli import main
 from proxy.simulation import Behaviour, SimulatedUpstream
 from tests.chart.podlike import mount_config, mount_secret
 from tests.chart.rendering import KUBECTL, ROOT, Objects, config_text, helm, parsed
+from tests.docs.blocks import blocks, commands
 from tests.support.process import SerinusProcess
 
-GUIDE = (ROOT / "docs/kubernetes.md").read_text()
-COMMANDS = re.findall(r"^\$ (.+)$", "".join(re.findall(r"```console\n(.*?)```", GUIDE, re.DOTALL)), re.MULTILINE)
+PAGE = ROOT / "docs/kubernetes.md"
+SHOWN = [block for block in blocks(PAGE) if f"<!-- scene\n{block.text}" not in PAGE.read_text()]
+_TYPED = [command.text for block in SHOWN if block.kind == "console" for command in commands(block)]
+COMMANDS = [re.sub(r"\\\n *", "", text) for text in _TYPED]
 INSTALLS = [command for command in COMMANDS if re.match(r"helm (install|upgrade) ", command)]
 KUBECTLS = [part for command in COMMANDS for part in re.findall(r"kubectl (?:[^|\"')]|\"[^\"]*\"|'[^']*')+", command)]
 # Of these, only the program's own parser can be asked.
@@ -35,8 +38,9 @@ IN_A_CLUSTER = ("helm test ", "helm rollback ")
 def values(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the guide shows, by the names that it gives them."""
     folder = tmp_path_factory.mktemp("guide")
-    for name, text in re.findall(r"`(\w+\.yaml)`[^`]*?(?:`config`[^`]*?)?```yaml\n(.*?)```", GUIDE, re.DOTALL):
-        (folder / name).write_text(text)
+    for block in SHOWN:
+        if block.file_name:
+            (folder / block.file_name).write_text(block.text)
     assert {path.name for path in folder.iterdir()} == {"values.yaml", "canary.yaml"}
     return folder
 
@@ -94,7 +98,7 @@ def test_what_kubectl_is_to_look_at_is_there(values: Path) -> None:
 
 
 def test_base_url_of_the_guide_is_that_of_the_service(values: Path) -> None:
-    (told,) = re.findall(r"`http://(\w+)\.(\w+)\.svc:(\d+)/v1`", GUIDE)
+    (told,) = re.findall(r"`http://(\w+)\.(\w+)\.svc:(\d+)/v1`", PAGE.read_text())
     service = rendered(INSTALLS[0], values)["Service", "serinus"]
     assert told == (service["metadata"]["name"], "llm", str(service["spec"]["ports"][0]["port"]))
 

@@ -21,7 +21,8 @@ MESSAGES += [
 EVENTS = re.findall(r"^\| `([a-z]+_[a-z_]+)`", PAGE.split("## In operation")[1], re.MULTILINE)
 # In a message, what may be any value, as the examples have it: quoted, paths and addresses, numbers, names.
 VALUES = re.compile(
-    r"'[^']*'|\S*[\d/]\S*|\S*\.\w\S*|\.\.\.|: |\. |\b[A-Z_]{8,}\b|\(.*?\)|(?<=Upstream )openai|\bopenai\.|(?<=pool )chat\b"
+    r"'[^']*'|\S*[\d/]\S*|\S*\.\w\S*|\.\.\.|: |\. |\b[A-Z_]{8,}\b|\(.*?\)"
+    r"|(?<=Upstream )openai|\bopenai\.|(?<=pool )chat\b"
 )
 
 

@@ -7,6 +7,7 @@ import { linear, logarithmic, moments, path, powers, round } from "./scale.js";
 const LEFT = 46;
 const RIGHT = 12;
 const TITLE = 34; // above each, for its name
+const NARROW = 520; // there a panel's name is short, for beside it stand those of its lines
 const LOW = 0.1; // evidence below it says nothing more
 
 export class Plot {
@@ -65,7 +66,7 @@ export class Plot {
   #panel(panel, top, width) {
     const [upper, lower] = [top + TITLE, top + TITLE + panel.height];
     const y = panel.scale(lower, upper);
-    const drawn = [svg("text", { class: "title", x: 0, y: top + 24 }, panel.title), ...legend(panel, top, width)];
+    const drawn = [svg("text", { class: "title", x: 0, y: top + 24 }, width < NARROW ? panel.short : panel.title), ...legend(panel, top, width)];
     for (const value of panel.ticks.filter((each) => each !== LOW)) {
       drawn.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
       drawn.push(svg("text", { class: "tick", x: LEFT - 6, y: y(value) + 3.5, "text-anchor": "end" }, panel.label(value)));
@@ -154,6 +155,7 @@ function worse(points) {
   const threshold = points.findLast((point) => point.threshold !== null)?.threshold;
   return {
     title: "Evidence that it is worse",
+    short: "Worse?",
     height: 118,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
@@ -169,6 +171,7 @@ function noWorse(points, metrics, wanted) {
   const highest = Math.max(wanted, ...points.flatMap((point) => Object.values(point.proofs)));
   return {
     title: "Proof that it is no worse",
+    short: "No worse?",
     height: 84,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
@@ -184,6 +187,7 @@ function weight(points) {
   const highest = round(Math.max(10, ...points.map((point) => point.weight)));
   return {
     title: "Share of the requests, %",
+    short: "Share, %",
     height: 46,
     scale: (lower, upper) => linear(0, highest, lower, upper),
     ticks: [0, highest],
@@ -197,6 +201,7 @@ function firstByte(points) {
   const highest = round(Math.max(...values));
   return {
     title: "First byte, ms: p50, p95",
+    short: "First byte, ms",
     height: 92,
     scale: (lower, upper) => linear(0, highest, lower, upper),
     ticks: [0, highest / 2, highest],

@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
 SECONDS ?= 180
 
-.PHONY: demo run test fuzz check format lock picture clean
+.PHONY: demo run test fuzz check format lock picture page-picture clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
 	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
@@ -38,6 +38,9 @@ lock: pyproject.toml     ## write both lock files anew; needs uv
 picture: $(VENV)/.runtime  ## draw the README's pictures anew
 	$(BIN)/serinus demo --plain --seconds 20 --picture docs/demo.svg
 	$(BIN)/serinus demo --plain --bad-canary --until-decided --picture docs/demo-canary.svg
+
+page-picture: $(VENV)/.dev  ## take the pictures of the status page anew; needs chromium
+	$(BIN)/python -m tests.browser.take_pictures docs
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Serinus needs Python 3.11 or newer; name one with PYTHON=python3.12")'

@@ -59,7 +59,7 @@ class Browser:
         return result
 
     @asynccontextmanager
-    async def page(self, width: int = 1280, height: int = 900, *, dark: bool = False) -> AsyncIterator["Page"]:
+    async def page(self, width: int, height: int, *, dark: bool = False, scale: float = 1) -> AsyncIterator["Page"]:
         """A page that shares nothing with others: no storage, no cache."""
         context = (await self.call("Target.createBrowserContext"))["browserContextId"]
         try:
@@ -68,7 +68,7 @@ class Browser:
             page = self._pages[attached["sessionId"]] = Page(self, attached["sessionId"])
             for domain in ("Page", "Runtime", "Log"):
                 await page.call(f"{domain}.enable")
-            await page.resize(width, height)
+            await page.resize(width, height, scale)
             await page.prefer(dark=dark)
             yield page
         finally:
@@ -95,8 +95,8 @@ class Page:
         await self.call("Page.navigate", url=url)
         await self.until("document.readyState === 'complete'")
 
-    async def resize(self, width: int, height: int) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    async def resize(self, width: int, height: int, scale: float = 1) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
         await self.call("Emulation.setDeviceMetricsOverride", **metrics)
 
     async def prefer(self, *, dark: bool) -> None:
@@ -158,6 +158,7 @@ class Page:
 
     async def picture(self, path: Path, selector: str | None = None) -> None:
         """What is in the window; or all of one element. As WebP where the name says so."""
+        await self.call("Page.bringToFront")  # what is behind another is not drawn
         form = {"format": "webp", "quality": 82} if path.suffix == ".webp" else {"format": "png"}
         if selector is not None:
             place = json.dumps(selector)

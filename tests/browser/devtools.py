@@ -42,7 +42,9 @@ class Browser:
         async for message in self._socket:
             heard = json.loads(message.data)
             if "id" in heard:
-                self._answers.pop(heard["id"]).set_result(heard)
+                answer = self._answers.pop(heard["id"])
+                if not answer.done():  # somebody may have stopped waiting
+                    answer.set_result(heard)
             elif (page := self._pages.get(heard.get("sessionId", ""))) is not None:
                 page.heard(heard["method"], heard["params"])
 

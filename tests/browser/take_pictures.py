@@ -16,7 +16,7 @@ from tests.support.process import ROOT
 DEMO = ("-m", "proxy", "demo", "--bad-canary", "--plain", "--port", "0", "--admin-port", "0")
 LONGEST_S = 240.0  # until the canary is decided
 WIDTH, HEIGHT = 1280, 920
-EVIDENT = "document.querySelector('.meter .worse').ariaValueNow > 25"
+EVIDENT = "document.querySelector('.meter .worse').ariaValueNow > 40"
 DECIDED = "document.querySelector('.canary .standing').innerText === 'failed'"
 
 

@@ -6,7 +6,7 @@ import { linear, logarithmic, moments, path, powers, round } from "./scale.js";
 
 const LEFT = 46;
 const RIGHT = 12;
-const TITLE = 34; // above each, for its name
+const TITLE = 38; // above each, for its name
 const NARROW = 520; // there a panel's name is short, for beside it stand those of its lines
 const LOW = 0.1; // evidence below it says nothing more
 
@@ -27,13 +27,15 @@ export class Plot {
   // `points`: {t, weight, evidence, threshold, proofs, baseline_ms, canary_ms}, t in milliseconds; `marks`: {t, name}.
   update(points, marks, wanted) {
     Object.assign(this, { points, marks, wanted });
+    this.element.hidden = !points.length;
     this.#draw();
   }
 
   #draw() {
     const width = this.element.clientWidth;
     if (!width || !this.points.length) return;
-    const [from, to] = [this.points[0].t, Math.max(this.points.at(-1).t, this.points[0].t + 5000)];
+    const from = this.points[0].t;
+    const to = Math.max(from + 5000, this.points.at(-1).t, ...this.marks.map((each) => each.t));
     this.x = linear(from, to, LEFT, width - RIGHT);
     const shown = [];
     let top = 0;
@@ -90,9 +92,8 @@ export class Plot {
   }
 
   #marks() {
-    const [from, to] = [this.points[0].t, this.points.at(-1).t];
     return this.marks
-      .filter((each) => each.t >= from - 1000 && each.t <= to + 1000)
+      .filter((each) => each.t >= this.points[0].t - 1000)
       .map((each) => {
         const x = Math.max(LEFT, this.x(each.t));
         const line = svg("line", { class: `mark ${each.name}`, x1: x, x2: x, y1: TITLE, y2: this.bottom });

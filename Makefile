@@ -8,7 +8,7 @@ SECONDS ?= 180
 LOCK   := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 SPREAD ?= -n auto --dist worksteal
 
-.PHONY: demo run test fuzz check format docs reference lock picture chart clean
+.PHONY: demo run test fuzz check format docs reference lock picture page-picture chart clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
 	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
@@ -49,6 +49,9 @@ lock: pyproject.toml     ## write all lock files anew; needs uv
 picture: $(VENV)/.runtime  ## draw the README's pictures anew
 	$(BIN)/serinus demo --plain --seconds 20 --picture docs/demo.svg
 	$(BIN)/serinus demo --plain --bad-canary --until-decided --picture docs/demo-canary.svg
+
+page-picture: $(VENV)/.dev  ## take the pictures of the status page anew; needs chromium
+	$(BIN)/python -m tests.browser.take_pictures docs
 
 chart: $(VENV)/.dev      ## write the Helm chart's schema and README anew
 	$(BIN)/python -m charts.generate

@@ -122,6 +122,7 @@ class Serinus:
         )
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended
+        self.metrics.cooldowns = self.registry.cooldowns
         self.metrics.certificates = self.certificates.expiries
         self.metrics.canaries = lambda: canary_metrics(self.canaries.rollouts.items(), self.registry.canaries)
         self.metrics.transitions = self.canaries.transitions

@@ -46,8 +46,14 @@ class Account:
         series.duration.observe(duration_s)
         if first_byte_s is not None:
             series.first_byte.observe(first_byte_s)
+            if request.chunks and outcome is _OK:  # a stream that was cut tells of its end, not of its pace
+                series.per_chunk.observe((now_s - request.sent_s - first_byte_s) / request.chunks)
         if overhead_s is not None:
             series.overhead.observe(overhead_s)
+        usage = request.usage
+        if usage is not None:
+            series.input_tokens += usage.input
+            series.output_tokens += usage.output
         if self.access_log is not None:
             self._log(request, duration_s, outcome.value, reason)
 

@@ -128,6 +128,7 @@ class Handler:
         head.counts_tokens = any(
             is_json(value) for name, value in head.fields.passed if name.lower() == b"content-type"
         )
+        head.metered = head.snapshot.counts_tokens or (head.client is not None and head.client.metered)
         head.max_body_bytes = max(route.max_body_bytes for route in candidates)
         head.buffer_bytes = max(route.buffer_bytes for route in candidates)
         length = request.content_length

@@ -32,7 +32,8 @@ _COUNTS = {
     "pool": ("panics",),
     "canary": ("copies_sent", "copies_failed"),
 }
-_HISTOGRAMS = ("duration", "first_byte", "overhead")
+_SUMS = ("disconnects", "failures", "retried", "input_tokens", "output_tokens")  # of a series
+_HISTOGRAMS = ("duration", "first_byte", "overhead", "per_chunk")
 _Live = UpstreamLive | KeyLive | PoolLive | CanaryLive
 
 
@@ -65,7 +66,7 @@ def _since(now: Any, before: Any) -> dict[Any, float]:
 
 def _read(registry: Registry, metrics: Metrics) -> Iterator[tuple[Place, Any]]:
     for labels, series in metrics.all_series():
-        yield ("series", labels), (series.disconnects, series.failures, series.retried)
+        yield ("series", labels), tuple(getattr(series, name) for name in _SUMS)
         yield ("codes", labels), dict(series.codes)
         for name in _HISTOGRAMS:
             histogram = getattr(series, name)
@@ -74,6 +75,7 @@ def _read(registry: Registry, metrics: Metrics) -> Iterator[tuple[Place, Any]]:
         yield ("upstream", name), _numbers("upstream", upstream)
         if upstream.upstream == name:  # its targets share the rest
             yield ("outcomes", name), dict(upstream.outcomes)
+            yield ("cooldowns", name), dict(upstream.cooldowns)
             for (key, fingerprint), live in upstream.keys.items():
                 yield ("key", name, key, fingerprint), _numbers("key", live)
                 yield ("refusals", name, key, fingerprint), dict(live.refusals)
@@ -147,6 +149,8 @@ class Sums:
         registry = self._registry
         if kind == "outcomes":
             return registry.upstream(names[0]).outcomes
+        if kind == "cooldowns":
+            return registry.upstream(names[0]).cooldowns
         if kind == "refusals":
             key = registry.upstream(names[0]).keys.get((names[1], names[2]))
             return {} if key is None else key.refusals
@@ -158,9 +162,8 @@ class Sums:
 
 def _add_to_series(series: Series, kind: str, by: dict[Any, float]) -> None:
     if kind == "series":
-        series.disconnects += int(by.get(0, 0))
-        series.failures += int(by.get(1, 0))
-        series.retried += int(by.get(2, 0))
+        for i, count in by.items():
+            setattr(series, _SUMS[i], getattr(series, _SUMS[i]) + int(count))
     elif kind == "codes":
         for status, count in by.items():
             series.codes[status] = series.codes.get(status, 0) + int(count)

@@ -10,7 +10,8 @@ from proxy.obs.metrics import Metrics, SeriesLabels
 from proxy.state.live import Registry
 from proxy.workers.counts import Counted, Sums
 
-HISTOGRAMS = ("duration", "first_byte", "overhead")
+HISTOGRAMS = ("duration", "first_byte", "overhead", "per_chunk")
+SUMS = ("disconnects", "failures", "retried", "input_tokens", "output_tokens")
 NAMES = ("a", "b")
 TARGETS = ("a", "b", "a@10.0.0.1:443", "a@[::1]:443", "b@10.0.0.1:443")
 KEYS = (("k", "11111111"), ("k", "22222222"))
@@ -39,7 +40,7 @@ def numbers(process: Process) -> tuple[dict, dict]:
     """All counts and all gauges, without those that are 0."""
     counts, gauges = {}, {}
     for labels, series in process.metrics.all_series():
-        for name in ("disconnects", "failures", "retried"):
+        for name in SUMS:
             counts[labels, name] = getattr(series, name)
         counts |= {(labels, "code", status): count for status, count in series.codes.items()}
         for name in HISTOGRAMS:
@@ -51,6 +52,7 @@ def numbers(process: Process) -> tuple[dict, dict]:
         if live.upstream != name:
             continue
         counts |= {(name, outcome): count for outcome, count in live.outcomes.items()}
+        counts |= {(name, "cooldowns", key): count for key, count in live.cooldowns.items()}
         for (key, mark), held in live.keys.items():
             if (name, key, mark) in ABOVE_KNOWS:
                 gauges[name, key, mark], counts[name, key, mark] = held.inflight, held.answers
@@ -93,7 +95,7 @@ class Telling(RuleBasedStateMachine):
         series.count(status)
         series.failures += status == 502
 
-    @rule(worker=WORKERS, labels=st.sampled_from(LABELS), name=st.sampled_from(("disconnects", "retried")))
+    @rule(worker=WORKERS, labels=st.sampled_from(LABELS), name=st.sampled_from(SUMS))
     def count(self, worker, labels, name):
         series = self.workers[worker].metrics.series(labels)
         setattr(series, name, getattr(series, name) + 1)
@@ -121,6 +123,8 @@ class Telling(RuleBasedStateMachine):
     @rule(worker=WORKERS, name=st.sampled_from(NAMES), key=st.sampled_from(KEYS), status=st.sampled_from([401, 429]))
     def refuse_key(self, worker, name, key, status):
         self.workers[worker].key(name, *key).refusals[status] += 1
+        cooldowns = self.workers[worker].live(name).cooldowns
+        cooldowns[key[0]] = cooldowns.get(key[0], 0) + 1
 
     @rule(worker=WORKERS, why=st.sampled_from([429, 503, Outcome.TIMEOUT]), by=BY)
     def use_pool(self, worker, why, by):

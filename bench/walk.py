@@ -2,11 +2,15 @@
 is in the figure. Says what a change to the request path costs, to a tenth of a microsecond; not what a request costs.
 
     python bench/walk.py            plain, streamed, and each with what a configuration may ask for besides
+
+Traces go to a collector in another process, which throws them away; the thread that sends them is in the figure.
 """
 
 import asyncio
 import gc
+import random
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,10 +22,12 @@ from proxy.controlplane.build import build
 from proxy.controlplane.load import parse
 from proxy.dataplane.callers import Door
 from proxy.dataplane.server import DataPlane
+from proxy.dataplane.tracer import Tracer
 from proxy.dataplane.upstream import UpstreamConnection
 from proxy.main import clock, wall_clock
 from proxy.obs.log import configure
 from proxy.obs.metrics import Metrics
+from proxy.obs.spans import spans_to
 from proxy.state.live import Registry
 from proxy.state.snapshot import Snapshots
 
@@ -59,6 +65,26 @@ pools: {chat: {members: [{upstream: up}]}}
 routes: [{prefix: /v1, pool: chat}]
 clients: [{name: app, key: caller}]
 """
+COLLECTOR = """
+import http.server
+
+class Sink(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+TRACED = "tracing: {{endpoint: 'http://127.0.0.1:{port}/v1/traces', sample: {share}}}\n"
 COUNTED = PLAIN + "metrics: {tokens: all}\n"
 LIMITED = PLAIN.replace(
     "key: caller}", "key: caller, limits: {requests_per_minute: 100000000, tokens_per_minute: 10000000000}}"
@@ -85,9 +111,12 @@ class Walk:
         settings = parse(configuration, {}).settings
         registry, metrics = Registry(clock), Metrics()
         snapshots = Snapshots(build(settings, registry, metrics, 1))
-        plane = DataPlane(
-            snapshots, clock, configure("info", "json"), None, lambda bits: 1 << bits - 1, "b", wall_clock
-        )
+        log = configure("info", "json")
+        spans = spans_to(settings.tracing, wall_clock, metrics, log)
+        dice = random.getrandbits
+        tracer = Tracer.to(spans, dice, settings.tracing)
+        plane = DataPlane(snapshots, clock, log, None, dice, "b", wall_clock, None, tracer)
+        self.metrics, self.spans = metrics, spans
         upstream = next(iter(snapshots.current.upstreams.values()))
         pool = plane._pools.of(upstream)  # noqa: SLF001
         self._connection = UpstreamConnection(pool)
@@ -109,17 +138,32 @@ class Walk:
         return (time.process_time() - began_s) / requests * 1e6
 
 
-async def main() -> None:
-    walks = {"plain": Walk(PLAIN), "tokens: all": Walk(COUNTED), "token limits": Walk(LIMITED)}
+async def main(port: int) -> None:
+    walks = {
+        "plain": Walk(PLAIN),
+        "tokens: all": Walk(COUNTED),
+        "token limits": Walk(LIMITED),
+        "traced: 0%": Walk(PLAIN + TRACED.format(port=port, share="0%")),
+        "traced: 10%": Walk(PLAIN + TRACED.format(port=port, share="10%")),
+        "traced: 100%": Walk(PLAIN + TRACED.format(port=port, share="100%")),
+    }
     gc.freeze()
     for name, answer, requests in (("unary", UNARY, REQUESTS), (f"{EVENTS} events", STREAM, REQUESTS // 5)):
         took: dict[str, list[float]] = {each: [] for each in walks}
         for _ in range(ROUNDS):
             for each, walk in walks.items():
                 took[each].append(walk.run(answer, requests))
+                if walk.spans is not None:
+                    await walk.spans.flush()
         for each, figures in took.items():
             print(f"{name:12} {each:16} {statistics.median(figures):7.2f} µs a request, least {min(figures):7.2f}")
+    print({each: walk.metrics.spans for each, walk in walks.items() if walk.spans is not None})
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with subprocess.Popen([sys.executable, "-c", COLLECTOR], stdout=subprocess.PIPE, text=True) as collector:
+        assert collector.stdout is not None
+        try:
+            asyncio.run(main(int(collector.stdout.readline())))
+        finally:
+            collector.kill()

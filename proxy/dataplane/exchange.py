@@ -98,7 +98,7 @@ class Exchange(Sending):
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
         if head.event_stream:
             self._streams, request.chunks = True, piece.count(_EVENT)
-        if request.metered and 200 <= head.status < 300:
+        if (request.metered or request.trace is not None) and 200 <= head.status < 300:
             self._meter = Meter(piece, head.seen.get(b"content-type", b""))
         before_s = request.sent_s - request.ready_s - request.connecting_s
         request.overhead_s = before_s + self._tools.clock() - now_s
@@ -322,6 +322,8 @@ class Exchange(Sending):
         tokens = self._tokens_used(outcome)
         self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes, tokens)
         client_limits.end(request, tokens, now_s)
+        if request.attempt is not None:
+            self._trace(outcome, reason, now_s)
         if self._sample is not None:
             self._sample.finished(outcome, request.status, now_s, request.chunks)
         self._judge(outcome, reason, now_s)

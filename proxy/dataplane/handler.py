@@ -50,6 +50,7 @@ class Handler:
     ) -> None:
         """`dice(n)` throws n bits. `id_prefix` begins the request ids made here; it must differ between processes."""
         self._snapshots, self._tools, self._clock, self._dice = snapshots, tools, clock, dice
+        self._tracer = tools.tracer
         self._id_prefix, self._ids = f"{id_prefix}-".encode(), count(1)
 
     def read(
@@ -76,7 +77,7 @@ class Handler:
         self, head: Head, content_length: int | None, request_id: bytes | None, traceparent: bytes | None, peer: str
     ) -> Request:
         """A request with this head has arrived; its own ids, where it brought any, go with it."""
-        return Request(
+        request = Request(
             head,
             content_length,
             request_id or self._id_prefix + b"%x" % next(self._ids),
@@ -84,6 +85,9 @@ class Handler:
             self._clock(),
             peer,
         )
+        if self._tracer is not None:
+            self._tracer.begin(request, begins=not traceparent)
+        return request
 
     def _read_anew(self, request: Request) -> None:
         """The request as the configuration that is in force now has it. Raises as `admit`."""

@@ -65,16 +65,39 @@ class Head:
 
 
 @dataclass(slots=True, eq=False)
+class Trace:
+    """Of a request that is recorded. Ids in hex."""
+
+    trace_id: bytes
+    span_id: bytes  # of the request's own span
+    parent_id: bytes | None  # the caller's; None: the trace begins here
+    flags: int
+    model: str | None = None  # that is asked for, as far as that can be known
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A try that is recorded."""
+
+    span_id: bytes
+    number: int
+    began_s: float
+    model: str | None  # that the upstream is asked for
+
+
+@dataclass(slots=True, eq=False)
 class Request:
     """Times are seconds by the proxy's clock."""
 
     head: Head
     content_length: int | None
     request_id: bytes
-    traceparent: bytes
+    traceparent: bytes  # as it is passed on
     received_s: float  # when its head was complete
     peer: str
 
+    trace: Trace | None = None  # None: it is not recorded
+    attempt: Attempt | None = None  # that is under way, or was the last
     route: Route | None = None
     way: Way | None = None  # that it went at last
     arm: Arm | None = None  # of a canary, that it was drawn to

@@ -121,6 +121,7 @@ class Metrics(Collector):
             tuple  # listener, end in seconds after 1970 began
         )
         self.cooldowns: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # upstream, its key, how many
+        self.spans: dict[str, int] = {}  # of traces, by what became of them
         self.rotations: Mapping[str, int] = {}  # of keys, by how they ended
         self.limited: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # client, its limit, how many it refused
         self._registry = CollectorRegistry(auto_describe=False)
@@ -175,6 +176,10 @@ class Metrics(Collector):
         for result, count in self.reloads.items():
             reloads.add_metric([result], count)
         yield reloads
+        spans = CounterMetricFamily("serinus_trace_spans", "By what became of them", labels=["result"])
+        for result, count in self.spans.items():
+            spans.add_metric([result], count)
+        yield spans
 
     def _keys(self) -> Iterator[Metric]:
         names = ["upstream", "key", "state"]

@@ -86,6 +86,7 @@ def _read(registry: Registry, metrics: Metrics) -> Iterator[tuple[Place, Any]]:
     for name, client in registry.clients.items():
         if any(client.limited.values()):
             yield ("limited", name), dict(client.limited)
+    yield ("spans",), dict(metrics.spans)
     for name, canary in registry.canaries.items():
         yield ("canary", name), _numbers("canary", canary)
 
@@ -147,6 +148,8 @@ class Sums:
 
     def _counts(self, kind: str, names: list[Any]) -> MutableMapping[Any, Any]:
         registry = self._registry
+        if kind == "spans":
+            return self._metrics.spans
         if kind == "outcomes":
             return registry.upstream(names[0]).outcomes
         if kind == "cooldowns":

@@ -21,6 +21,7 @@ from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
 from proxy.dataplane.shadow import send_copy
 from proxy.dataplane.tools import Tools
+from proxy.dataplane.tracer import Tracer
 from proxy.dataplane.tunnel import Tunnel
 from proxy.model.errors import (
     BodyTooLarge,
@@ -47,10 +48,11 @@ class Handler:
         clock: Callable[[], float],
         dice: Callable[[int], int],
         id_prefix: str,
+        tracer: Tracer | None = None,
     ) -> None:
         """`dice(n)` throws n bits. `id_prefix` begins the request ids made here; it must differ between processes."""
         self._snapshots, self._tools, self._clock, self._dice = snapshots, tools, clock, dice
-        self._tracer = tools.tracer
+        self._tracer = tracer
         self._id_prefix, self._ids = f"{id_prefix}-".encode(), count(1)
 
     def read(

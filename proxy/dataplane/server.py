@@ -62,7 +62,7 @@ class DataPlane:
             tracer=tracer,
         )
         self._account.tracer = tracer
-        handler = Handler(snapshots, tools, clock, dice, id_prefix)
+        handler = Handler(snapshots, tools, clock, dice, id_prefix, tracer)
         self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
         self._fast_lane = FastLane(handler, self.callers, self._full_lane.protocol)
         self._listeners = Listeners(self._protocol, self._closed, log)

@@ -5,9 +5,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from proxy.model.headers import SetHeaderName
+from proxy.model.headers import SetHeaderName, carries
 from proxy.model.quantities import Percent
 from proxy.model.record import Record, SecretText
+from proxy.model.secret import Secret
 
 
 class MetricsSettings(Record):
@@ -29,6 +30,12 @@ def _collector(url: str) -> str:
     return url
 
 
+def _sendable(value: Secret) -> Secret:
+    if not carries(value.reveal()):
+        raise ValueError("it cannot be sent as a header: a line break, control or non-ASCII character is in it")
+    return value
+
+
 class Tracing(Record):
     """Traces over OTLP/HTTP, for an OpenTelemetry collector. Needs `pip install 'serinus[otel]'`."""
 
@@ -37,7 +44,7 @@ class Tracing(Record):
         description="The address that traces are posted to, path included. Absent: as OTEL_EXPORTER_OTLP_ENDPOINT and "
         "its like say, else http://localhost:4318/v1/traces.",
     )
-    headers: dict[SetHeaderName, SecretText] = Field(
+    headers: dict[SetHeaderName, Annotated[SecretText, AfterValidator(_sendable)]] = Field(
         default_factory=dict, description="Sent to the collector, such as its credential: env:NAME or file:/path."
     )
     sample_percent: Percent = Field(

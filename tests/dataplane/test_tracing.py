@@ -162,10 +162,9 @@ async def test_a_caller_that_left_has_not_failed_anybody(scripted, proxy, collec
 
 
 async def test_both_tries_of_a_hedged_call_are_there(scripted, proxy, collector):
-    slow, fast = await scripted(Held()), await scripted(answering(whole(b"{}")))
-    pool = "balance: smooth_rr, slow_start: 0s, hedge: {after: 1s}, retry: {attempts: 2, budget: 100%}"
-    running = await proxy(config_for(slow.url, fast.url, pool=pool.replace(", budget: 100%", ""), top=top(collector)))
-    slow.script = silent
+    slow, fast = await scripted(silent), await scripted(answering(whole(b"{}")))
+    pool = "balance: smooth_rr, slow_start: 0s, hedge: {after: 1s}, retry: {attempts: 2}"
+    running = await proxy(config_for(slow.url, fast.url, pool=pool, top=top(collector)))
     caller = await RawCaller.connect(running.port)
     await caller.send(CHAT)
     await slow.until(lambda: bool(slow.requests))
@@ -206,6 +205,45 @@ async def test_no_query_body_or_key_is_in_a_span(scripted, proxy, collector):
     server, clients = await told(running, collector)
     assert clients
     assert "S3CR3T" not in repr([server, *clients])
+
+
+async def test_a_websocket_is_traced_until_it_is_closed(scripted, proxy, collector):
+    async def accepting(talk: Conversation) -> None:
+        await talk.request()
+        await talk.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await talk.gone()
+
+    upstream = await scripted(accepting)
+    running = await proxy(config_for(upstream.url, top=top(collector)))
+    caller = await RawCaller.connect(running.port)
+    await caller.send(get(b"/v1/realtime", fields=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"))
+    assert (await caller.answer()).status == 101
+    running.pass_time(3)
+    caller.writer.write_eof()
+    await running.until_logged()
+    server, (client,) = await told(running, collector)
+    assert (server.attributes["http.response.status_code"], server.failed) == (101, False)
+    assert (server.lasted_s, client.lasted_s) == pytest.approx((3, 3), abs=0.001)
+    assert client.span_id in upstream.requests[0].field(b"traceparent").decode()
+
+
+async def test_the_copy_of_a_shadow_is_a_try_in_the_same_trace(scripted, proxy, collector):
+    old, new = await scripted(answering(whole(b"{}"))), await scripted(answering(whole(b"{}")))
+    running = await proxy(f"""
+{top(collector)}
+upstreams: {{old: {{base_url: '{old.url}'}}, new: {{base_url: '{new.url}'}}}}
+pools: {{base: {{members: [{{upstream: old}}]}}, next: {{members: [{{upstream: new}}]}}}}
+canaries: {{trial: {{baseline: base, canary: next, mode: shadow, weight: 100}}}}
+routes: [{{prefix: /v1, pool: base, canary: trial}}]
+""")
+    running.pass_time(60)
+    await ask(running.port, CHAT)
+    copies = running.serinus.registry.canaries["trial"]
+    await running.until(lambda: copies.copies_sent == 1 and copies.copies == 0)
+    server, clients = await told(running, collector)
+    arms = {span.attributes["serinus.upstream"]: span.attributes["serinus.arm"] for span in clients}
+    assert arms == {"old": "baseline", "new": "canary"}
+    assert {span.parent_id for span in clients} == {server.span_id}
 
 
 # --- the caller's trace ----------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def numbers(process: Process) -> tuple[dict, dict]:
         for name in HISTOGRAMS:
             counts |= {(labels, name, i): count for i, count in enumerate(getattr(series, name).counts)}
             counts[labels, name, "s"] = getattr(series, name).sum_s
+    counts |= {("spans", result): count for result, count in process.metrics.spans.items()}
     registry = process.registry
     for name, live in registry.upstreams.items():
         gauges[name, "inflight"], gauges[name, "pending"] = live.inflight, live.pending
@@ -136,6 +137,11 @@ class Telling(RuleBasedStateMachine):
     @rule(worker=WORKERS, name=st.sampled_from(NAMES), limit=st.sampled_from(("requests", "tokens", "concurrent")))
     def limit(self, worker, name, limit):
         self.workers[worker].registry.client(name).limited[limit] += 1
+
+    @rule(worker=WORKERS, result=st.sampled_from(("exported", "failed", "dropped")))
+    def trace(self, worker, result):
+        spans = self.workers[worker].metrics.spans
+        spans[result] = spans.get(result, 0) + 1
 
     @rule(worker=WORKERS, by=BY)
     def copy(self, worker, by):

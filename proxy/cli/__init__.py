@@ -11,6 +11,7 @@ from proxy.cli.canary import canary
 from proxy.cli.check import check
 from proxy.cli.clients import clients
 from proxy.cli.demo import demo
+from proxy.cli.importing import importing
 from proxy.cli.keys import keys
 from proxy.cli.schema import schema
 from proxy.cli.seal import seal
@@ -27,5 +28,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (serve, check, schema, demo, bench, status, top, seal, keys, clients, canary):
+for command in (serve, check, schema, demo, bench, status, top, seal, keys, clients, canary, importing):
     main.add_command(command)

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import main
-from proxy.cli.status_view import Trends, certificate_lines, clients_table, headline, reload_line, upstreams_table
+from proxy.cli.status_sections import upstreams
+from proxy.cli.status_view import Trends, certificate_lines, headline, reload_line
 from proxy.controlplane.certificates import CertificateStatus
-from proxy.controlplane.client_status import ClientTraffic
 from proxy.controlplane.status import Quantiles, Status, TargetStatus, Traffic, UpstreamStatus
 from tests.support.raw import ask, get
 from tests.support.running import config_for
@@ -41,7 +41,7 @@ async def test_status_shows_upstreams_and_pools(busy):
     assert shown.exit_code == 0, shown.output
     lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
     assert "ready" in lines["Serinus"]
-    assert lines["chat"][2:4] == ["50.0", "%"]
+    assert lines["chat"][1:5] == ["0", "0.5", "50.0", "%"]
     assert lines["up0"][1:4] == ["1", "50", "/"]  # of the pools' table, which comes last
     (up1,) = [line for line in shown.output.splitlines() if line.startswith("up1 ")]
     assert "failing" in up1
@@ -54,8 +54,8 @@ async def test_status_shows_which_keys_rest_and_for_how_long(busy):
     busy.key("up1", "main").account.cool("gpt-[4.1]", busy.clock() + 90, busy.clock())
     shown = await call("status", "--admin", busy.admin_url)
     lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
-    assert lines["up0/main"][1] == "resting"
-    assert (lines["up1/main"][1], *lines["up1/main"][-2:]) == ("cooling", "gpt-[4.1]", "90")
+    assert lines["up0/main"][1:3] == ["resting", "401"]
+    assert (lines["up1/main"][1], *lines["up1/main"][-3:]) == ("cooling", "gpt-[4.1]", "90", "s")
 
 
 async def test_json_is_what_the_admin_api_says(busy):
@@ -148,16 +148,9 @@ def test_certificates_that_want_looking_after_are_named():
 
 def test_targets_of_an_upstream_stand_below_it():
     targets = {"10.0.0.7": TargetStatus(3, "up"), "fd00::8": TargetStatus(0, "ejected")}
-    shown = upstreams_table(status(upstreams={"up0": UpstreamStatus("http://x", "ok", 3, QUIET, {}, {}, targets)}))
-    cells = [[str(cell) for cell in column.cells] for column in shown.columns[:3]]
-    assert cells == [["up0", "  10.0.0.7", "  fd00::8"], ["ok", "up", "ejected"], ["3", "3", "0"]]
-
-
-def test_clients_that_do_something_are_shown():
-    shown = clients_table(status(clients={"web": ClientTraffic(3, 0), "batch": ClientTraffic(0, 17)}))
-    cells = [[str(cell) for cell in column.cells] for column in shown.columns]
-    assert cells == [["web", "batch"], ["3", "0"], ["0", "17"]]
-    assert clients_table(status()) is None
+    seen = status(upstreams={"up0": UpstreamStatus("http://x", "ok", 3, QUIET, {}, {}, targets)})
+    lines = [line.plain.split()[:3] for line in upstreams(seen, Trends()).lines(80)[2:]]
+    assert lines == [["up0", "ok", "3"], ["10.0.0.7", "up", "3"], ["fd00::8", "ejected", "0"]]
 
 
 def test_headline_says_that_it_drains():
@@ -188,5 +181,4 @@ def test_trends_are_bars_of_the_highest_rate():
 
 
 def test_waits_have_a_digit_after_the_point_only_where_it_matters():
-    cells = [list(column.cells) for column in upstreams_table(of_rate(1.0)).columns]
-    assert cells[5] == ["1.5 / 20 / 300"]
+    assert "1.5 / 20 / 300" in upstreams(of_rate(1.0), Trends()).lines(80)[-1].plain

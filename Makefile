@@ -8,7 +8,7 @@ SECONDS ?= 180
 LOCK   := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 SPREAD ?= -n auto --dist worksteal
 
-.PHONY: demo run test fuzz check format docs lock picture clean
+.PHONY: demo run test fuzz check format docs reference lock picture clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
 	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
@@ -35,6 +35,9 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev       ## the documents as a site in build/docs; a link that leads nowhere fails it
 	$(BIN)/sphinx-build -q -n -W --keep-going -c docs -d build/doctrees . build/docs
+
+reference: $(VENV)/.runtime  ## write the documents that follow from the settings and the commands anew
+	$(BIN)/python docs/reference.py
 
 lock: pyproject.toml     ## write all lock files anew; needs uv
 	$(LOCK) pyproject.toml -o requirements.lock

@@ -5,6 +5,7 @@ import random
 import re
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from compose_spec import PyCompose
@@ -77,7 +78,7 @@ def test_simulated_providers_are_where_the_configuration_says(name):
 
 def test_callers_call_it_where_they_are_wanted():
     command, *arguments = SERVICES["callers"]["command"]
-    options = main.commands[command].make_context(command, arguments).params
+    options = main.get_command(click.Context(main), command).make_context(command, arguments).params
     assert (options["url"], options["rate"]) == ("http://serinus:8080/v1", 4.0)
     assert SERVICES["callers"]["profiles"] == ["callers"]
 

@@ -5,7 +5,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from proxy.controlplane.follow import Follower
 from proxy.controlplane.key_store import KeyStore
 from proxy.controlplane.keyring import Keyring
 from proxy.controlplane.load import Loaded
+from proxy.controlplane.playground import Own, Playground
 from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.reload import Reloader
 from proxy.controlplane.status import Reporter
@@ -42,6 +43,7 @@ from proxy.obs.service import Service
 from proxy.policy.canary import CanaryEvent
 from proxy.state.listening import CannotListen
 from proxy.state.live import Registry
+from proxy.state.rising import rising
 from proxy.state.snapshot import Snapshots
 from proxy.state.tasks import Tasks
 from proxy.workers.cells import ABOVE, Cells, Rows
@@ -108,7 +110,7 @@ class Serinus:
         )
         self.metrics.connections = lambda: self.data_plane.connections
         self.metrics.workers = lambda: 1 if self.workers is None else len(self.workers.staff.ready)
-        self._recent = Recent(self.metrics, clock)
+        self._recent = Recent(self.metrics, clock, lambda: rising(self.registry))
         reporter = Reporter(
             snapshots,
             self.registry,
@@ -119,6 +121,7 @@ class Serinus:
             self.keyring,
             self.certificates,
             self.canaries,
+            self.clients,
         )
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended
@@ -183,6 +186,7 @@ class Serinus:
             keys,
             clients,
             canaries,
+            Playground(self._listeners, settings=lambda: self.reloader.settings),
             self.recorder,
             ready=lambda: self.ready,
             refresh=_nothing if self.workers is None else self.workers.refresh,
@@ -224,6 +228,15 @@ class Serinus:
         self.log.info("serving", version=__version__, listen=self.addresses, admin=self.admin_address)
         self.data_plane.watch.add(self.service)
         self.service.ready()
+
+    def _listeners(self) -> Iterator[Own]:
+        """Where callers are served. With workers a reload opens and closes none."""
+        settings, addresses = self.settings, self.addresses
+        if isinstance(self.data_plane, DataPlane):
+            settings, addresses = self.reloader.settings, self.data_plane.addresses
+        for listener, (host, port) in zip(settings.listen, addresses, strict=False):
+            fingerprint = self.certificates.fingerprint(str(listener.address))
+            yield Own(host, port, fingerprint, listener.tls is not None and listener.tls.client_ca is not None)
 
     async def stop_checking(self) -> None:
         """No more active checks, and no more looking for targets."""

@@ -1,4 +1,4 @@
-"""The admin API: health, metrics, status, reload. A listener of its own, never on the public port."""
+"""The admin API: health, metrics, status, reload, a page that shows them. On its own listener, never the public one."""
 
 import ssl
 from collections.abc import Awaitable, Callable
@@ -12,11 +12,15 @@ from aiohttp import web
 from proxy.controlplane.admin_canaries import AdminCanaries
 from proxy.controlplane.admin_clients import AdminClients
 from proxy.controlplane.admin_keys import HOLDER, AdminKeys, answer
+from proxy.controlplane.admin_page import AdminPage, is_of_the_page
 from proxy.controlplane.effective import effective
+from proxy.controlplane.event_stream import is_wanted, send
 from proxy.controlplane.follow import audited
+from proxy.controlplane.playground import Playground
 from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.reload import Applied, Outcome, Reloader
 from proxy.controlplane.status import Reporter, Status
+from proxy.controlplane.status_feed import StatusFeed
 from proxy.model.quantities import parse_wait
 from proxy.model.settings import Admin as AdminSettings
 from proxy.obs.metrics import Metrics
@@ -40,6 +44,7 @@ class Admin:
         keys: AdminKeys,
         clients: AdminClients,
         canaries: AdminCanaries,
+        playground: Playground,
         recorder: Recorder,
         ready: Callable[[], bool],
         refresh: Callable[[], Awaitable[None]],
@@ -48,7 +53,9 @@ class Admin:
         self._settings, self._metrics, self._reporter = settings, metrics, reporter
         self._reloader, self._recorder, self._ready = reloader, recorder, ready
         self._refresh = refresh
-        self._keys, self._clients, self._canaries = keys, clients, canaries
+        self._keys, self._clients, self._canaries, self._playground = keys, clients, canaries, playground
+        self._feed = StatusFeed(self.status, canaries.all_shown, canaries.decisions, refresh)
+        self._page = AdminPage()
         self._tokens = {sha256(token.value.reveal().encode()).digest(): token.name for token in settings.tokens}
         self._runner: web.AppRunner | None = None
 
@@ -66,6 +73,8 @@ class Admin:
                 *self._keys.routes(),
                 *self._clients.routes(),
                 *self._canaries.routes(),
+                *self._playground.routes(),
+                *self._page.routes(),
             ]
         )
         return app
@@ -83,15 +92,17 @@ class Admin:
 
     async def close(self) -> None:
         self._canaries.close()
+        await self._feed.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        await self._playground.close()
 
     @web.middleware
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Tokens where there are any; and no requests that a web page made a browser send."""
-        if request.path not in _OPEN_PATHS:
+        if request.path not in _OPEN_PATHS and not is_of_the_page(request.path):
             holder = self._holder(request)
             if holder is None:
                 return answer({"error": "send a token of admin.tokens as `Authorization: Bearer TOKEN`"}, 401)
@@ -127,11 +138,13 @@ class Admin:
         body, content_type = self._metrics.render(request.headers.get("accept", ""))
         return web.Response(body=body, headers={"content-type": content_type})
 
-    async def _status(self, request: web.Request) -> web.Response:
+    async def _status(self, request: web.Request) -> web.StreamResponse:
         try:
             window_s = min(parse_wait(request.query.get("window", DEFAULT_WINDOW)), LONGEST_S)
         except ValueError as error:
             return answer({"error": f"window: {error}"}, 400)
+        if is_wanted(request):
+            return await send(request, self._feed.follow(window_s))
         await self._refresh()
         return answer(self.status(window_s))
 

@@ -1,7 +1,7 @@
 """The admin API's part about canaries: the numbers behind each decision, an operator's own, and the log of all."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +12,7 @@ from proxy.controlplane.admin_keys import HOLDER, answer, refused
 from proxy.controlplane.canaries import Canaries, CanaryNotFound
 from proxy.controlplane.canary_status import COMMANDS, canary_status, change_to_make, in_percent, percent, possible
 from proxy.controlplane.decisions import KEPT, Decision, Decisions
+from proxy.controlplane.event_stream import STILL_HERE, event, is_wanted, send
 from proxy.controlplane.recorder import Recorder
 from proxy.controlplane.webhooks import Webhooks
 from proxy.model.settings import Settings
@@ -20,7 +21,6 @@ from proxy.state.live import Registry
 
 DEFAULT_EVENTS = "20"
 KEEP_ALIVE_S = 15.0  # shorter than what sits between a follower and us will wait
-READS_S = 30.0  # who reads nothing for so long follows no more
 REASON_MOST = 500  # characters: it goes into a line of the audit log
 
 
@@ -45,7 +45,7 @@ class AdminCanaries:
         settings: Callable[[], Settings],
     ) -> None:
         """`settings`: those in force."""
-        self._canaries, self._recorder, self._decisions = canaries, recorder, decisions
+        self._canaries, self._recorder, self.decisions = canaries, recorder, decisions
         self._webhooks, self._registry, self._settings = webhooks, registry, settings
 
     def routes(self) -> list[web.RouteDef]:
@@ -59,7 +59,7 @@ class AdminCanaries:
 
     def close(self) -> None:
         """Let those go who follow the log."""
-        self._decisions.close()
+        self.decisions.close()
 
     # --- how they fare -------------------------------------------------------------------------------------------
 
@@ -68,6 +68,12 @@ class AdminCanaries:
 
     async def _show(self, request: web.Request) -> web.Response:
         name, rollout = self._found(request)
+        return answer(self.shown(name, rollout) | {"history": self._canaries.history(name)})
+
+    def all_shown(self) -> dict[str, dict[str, Any]]:
+        return {name: self.shown(name, rollout) for name, rollout in self._canaries.rollouts.items()}
+
+    def shown(self, name: str, rollout: Rollout) -> dict[str, Any]:
         live, spec = self._registry.canary(name), rollout.spec
         more: dict[str, Any] = {
             "mode": spec.mode,
@@ -77,7 +83,8 @@ class AdminCanaries:
         }
         if spec.mode == "shadow":
             more["copies"] = {"open": live.copies, "sent": live.copies_sent, "failed": live.copies_failed}
-        return answer({"name": name} | in_percent(rollout.explain()) | more)
+        explained: dict[str, Any] = in_percent(rollout.explain())
+        return {"name": name} | explained | more
 
     def _found(self, request: web.Request) -> tuple[str, Rollout]:
         name = request.match_info["name"]
@@ -137,43 +144,28 @@ class AdminCanaries:
         last = request.query.get("last", DEFAULT_EVENTS)
         if not last.isdecimal() or int(last) > KEPT:
             raise refused(HTTPStatus.BAD_REQUEST, f"last: write a number up to {KEPT}")
-        if "text/event-stream" in request.headers.get("accept", ""):
-            return await self._follow(request, int(last))
-        return answer({"events": self._decisions.last(int(last))})
+        if is_wanted(request):
+            return await send(request, self._follow(request.headers.get("last-event-id", ""), int(last)))
+        return answer({"events": self.decisions.last(int(last))})
 
-    async def _follow(self, request: web.Request, last: int) -> web.StreamResponse:
-        """Server-sent events: the last ones, or those after `last-event-id`, then each as it comes."""
-        stream = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-store"})
-        seen = request.headers.get("last-event-id", "")
-        with self._decisions.followed() as follower:
-            known = self._decisions.after(int(seen)) if seen.isdecimal() else self._decisions.last(last)
-            await stream.prepare(request)
-            try:
-                await _written(stream, b"".join(map(_event, known)) or b": nothing yet\n\n")
-                while True:
-                    try:
-                        decision = await asyncio.wait_for(follower.next(), KEEP_ALIVE_S)
-                    except TimeoutError:
-                        await _written(stream, b": still here\n\n")
-                        continue
-                    if decision is None:
-                        break
-                    await _written(stream, _event(decision))
-            except ConnectionError:
-                pass  # it left
-            except TimeoutError:
-                if request.transport is not None:
-                    request.transport.abort()  # it reads nothing, so nothing can be ended
-        return stream
+    async def _follow(self, seen: str, last: int) -> AsyncGenerator[bytes, None]:
+        """Server-sent events: the last ones, or those after `seen`, then each as it comes."""
+        with self.decisions.followed() as follower:
+            known = self.decisions.after(int(seen)) if seen.isdecimal() else self.decisions.last(last)
+            yield b"".join(map(_event, known)) or b": nothing yet\n\n"
+            while True:
+                try:
+                    decision = await asyncio.wait_for(follower.next(), KEEP_ALIVE_S)
+                except TimeoutError:
+                    yield STILL_HERE
+                    continue
+                if decision is None:
+                    break
+                yield _event(decision)
 
 
 def _event(decision: Decision) -> bytes:
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (decision.number, decision.type.encode(), msgspec.json.encode(decision))
-
-
-async def _written(stream: web.StreamResponse, text: bytes) -> None:
-    async with asyncio.timeout(READS_S):
-        await stream.write(text)
+    return event(decision.type, decision, decision.number)
 
 
 async def _body(request: web.Request, kind: type[Any], fields: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.controlplane.canary_history import History
 from proxy.controlplane.state_file import StateFile, StateUnreadable
 from proxy.model.canary_settings import Canary as CanarySettings
 from proxy.model.settings import Settings
@@ -56,6 +57,7 @@ class Canaries:
     ) -> None:
         self._clock, self._dice, self._log = clock, dice, log
         self.rollouts: dict[str, Rollout] = {}
+        self._histories: dict[str, History] = {}
         self._coming: tuple[Settings, dict[str, Rollout]] | None = None
         self._due_s: dict[str, float] = {}
         self.transitions: dict[tuple[str, str], int] = {}  # how often what happened to which canary
@@ -80,6 +82,7 @@ class Canaries:
         """These settings are in force now."""
         self.rollouts = dict(self.in_force(settings))
         self._due_s = {name: self._due_s.get(name, 0.0) for name in self.rollouts}
+        self._histories = {name: each for name, each in self._histories.items() if name in self.rollouts}
         self.deadline_s = 0.0
         self.on_change()
 
@@ -128,7 +131,9 @@ class Canaries:
         for name in due:
             rollout = self.rollouts.get(name)
             if rollout is not None:
-                self._told(name, rollout.tick(now_s, harvests.get(name, ())), ITSELF)
+                events = rollout.tick(now_s, harvests.get(name, ()))
+                self._remember(name, now_s, events)
+                self._told(name, events, ITSELF)
         self._wait()
         self.on_change()
 
@@ -140,11 +145,23 @@ class Canaries:
         """Tell a rollout something by hand. Raises CanaryNotFound, IllegalTransition where it is no time for it, and
         ValueError where it is said wrongly; nothing has changed then."""
         rollout = self.find(name)
-        events = rollout.command(what, self._clock(), **options)
+        events = rollout.command(what, now_s := self._clock(), **options)
+        self._remember(name, now_s, events)
         self._due_s[name] = self.deadline_s = 0.0
         self._told(name, events, who)
         self.on_change()
         return events
+
+    def _remember(self, name: str, now_s: float, events: Iterable[CanaryEvent]) -> None:
+        rollout, history = self.rollouts[name], self._histories.get(name)
+        if history is None or history.rollout != rollout.id:
+            history = self._histories[name] = History(rollout.id)
+        history.add(now_s, rollout.explain(), events)
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """How it came to where it is."""
+        history = self._histories.get(name)
+        return [] if history is None or history.rollout != self.find(name).id else history.told(self._clock())
 
     def _told(self, name: str, events: Iterable[CanaryEvent], who: str) -> None:
         for event in events:

@@ -15,6 +15,7 @@ from pathlib import Path as FilePath
 from typing import Self
 
 import msgspec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
 from proxy.controlplane.problems import ConfigInvalid, Path, Problem
@@ -62,6 +63,7 @@ class Certificate:
     context: ssl.SSLContext
     expires_s: float  # after 1970 began
     digest: bytes
+    fingerprint: bytes  # the SHA-256 of what a caller is shown
 
     @property
     def expires(self) -> str:
@@ -124,7 +126,8 @@ def read(place: Path, tls: ListenerTls) -> Certificate:
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(tls.cert, tls.key, _refuse_passphrase)
-        expires = load_pem_x509_certificate(content["cert"]).not_valid_after_utc
+        shown = load_pem_x509_certificate(content["cert"])
+        expires = shown.not_valid_after_utc
     except (OSError, ValueError, InvalidVersion) as error:  # ssl.SSLError is an OSError
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         message = (
@@ -140,7 +143,7 @@ def read(place: Path, tls: ListenerTls) -> Certificate:
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority below another may stand there alone
     digests = [name.encode() + sha256(each).digest() for name, each in content.items()]
-    return Certificate(context, expires.timestamp(), b"".join(digests))
+    return Certificate(context, expires.timestamp(), b"".join(digests), shown.fingerprint(SHA256()))
 
 
 def _content(place: Path, tls: ListenerTls) -> dict[str, bytes]:
@@ -215,6 +218,11 @@ class Certificates:
         """For the listener at this place; None if that speaks plain HTTP."""
         shown = self._shown.get((*place, "tls"))
         return None if shown is None else shown.handshakes
+
+    def fingerprint(self, address: str) -> bytes | None:
+        """Of the certificate that callers are shown at this address; None if that speaks plain HTTP."""
+        found = [each.certificate for each in self._shown.values() if each.key == (address,)]
+        return found[0].fingerprint if found else None
 
     def wanted(self, settings: Settings) -> tuple[Wanted, ...]:
         """The addresses where the settings in force have callers served."""

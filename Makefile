@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONFIG ?= config/minimal.yaml
 SECONDS ?= 180
+LOCK   := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+SPREAD ?= -n auto --dist worksteal
 
-.PHONY: demo run test fuzz check format lock picture page-picture clean
+.PHONY: demo run test fuzz check format docs reference lock picture page-picture clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
 	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
@@ -15,25 +17,34 @@ run: $(VENV)/.runtime    ## serve CONFIG
 	$(BIN)/serinus serve --config $(CONFIG)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 fuzz: $(VENV)/.dev       ## mutated bytes at every parser's edge, for SECONDS; SEED repeats a run
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
 
-check: $(VENV)/.dev      ## what CI runs: format, lint, types, import rules, tests
+check: $(VENV)/.dev docs ## what CI runs: format, lint, types, import rules, the documents' links, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest $(SPREAD)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: pyproject.toml     ## write both lock files anew; needs uv
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group dev pyproject.toml -o requirements-dev.lock
+docs: $(VENV)/.dev       ## the documents as a site in build/docs; a link that leads nowhere fails it
+	$(BIN)/sphinx-build -q -n -W --keep-going -c docs -d build/doctrees . build/docs
+
+reference: $(VENV)/.runtime  ## write the documents that follow from the settings and the commands anew
+	$(BIN)/python docs/reference.py
+
+lock: pyproject.toml     ## write all lock files anew; needs uv
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) --group dev pyproject.toml -o requirements-dev.lock
+	$(LOCK) --group build -o requirements-build.lock
+	$(LOCK) --extra otel -c requirements.lock pyproject.toml -o requirements-otel.lock \
+	    $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements.lock)  # only what the extra adds
 
 picture: $(VENV)/.runtime  ## draw the README's pictures anew
 	$(BIN)/serinus demo --plain --seconds 20 --picture docs/demo.svg
@@ -56,4 +67,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) dist build

@@ -43,6 +43,7 @@ from proxy.obs.service import Service
 from proxy.policy.canary import CanaryEvent
 from proxy.state.listening import CannotListen
 from proxy.state.live import Registry
+from proxy.state.rising import rising
 from proxy.state.snapshot import Snapshots
 from proxy.state.tasks import Tasks
 from proxy.workers.cells import ABOVE, Cells, Rows
@@ -109,7 +110,7 @@ class Serinus:
         )
         self.metrics.connections = lambda: self.data_plane.connections
         self.metrics.workers = lambda: 1 if self.workers is None else len(self.workers.staff.ready)
-        self._recent = Recent(self.metrics, clock)
+        self._recent = Recent(self.metrics, clock, lambda: rising(self.registry))
         reporter = Reporter(
             snapshots,
             self.registry,
@@ -120,6 +121,7 @@ class Serinus:
             self.keyring,
             self.certificates,
             self.canaries,
+            self.clients,
         )
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended

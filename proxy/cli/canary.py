@@ -7,8 +7,9 @@ import msgspec
 from rich.console import Console
 
 from proxy.cli.admin_api import AdminApi, with_admin
-from proxy.cli.canary_view import canaries_table, canary_view
+from proxy.cli.canary_view import canary_view
 from proxy.cli.simulate import simulate
+from proxy.cli.status_sections import canaries
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 _reason = click.option("--reason", default="", help="Why; it goes into the audit log.")
@@ -29,7 +30,7 @@ def list_canaries(api: AdminApi, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)))
     else:
-        Console(highlight=False).print(canaries_table(found) if found else "The configuration has no canaries.")
+        Console(highlight=False).print(canaries(found) if found else "The configuration has no canaries.")
 
 
 @canary.command()

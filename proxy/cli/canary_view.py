@@ -7,42 +7,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proxy.cli.status_view import columns, lasted
-from proxy.controlplane.canary_status import CanaryStatus
+from proxy.cli.section import Column, Row, Section
+from proxy.cli.status_view import CANARY_COLOURS, lasted, number
 
-_COLOURS = {
-    "warming": "cyan",
-    "progressing": "cyan",
-    "promoting": "green",
-    "baking": "green",
-    "succeeded": "bold green",
-    "holding": "yellow",
-    "paused": "yellow",
-    "inconclusive": "yellow",
-    "rolling_back": "bold red",
-    "failed": "bold red",
-    "aborted": "red",
-}
 LAST_EVENTS = 8
-_ENDS = ("failed", "refused", "gone", "stalled")
-
-
-def canaries_table(canaries: Mapping[str, CanaryStatus]) -> Table:
-    shown = columns("canary", "state", "weight", "since")
-    shown.add_column("baseline → canary", no_wrap=True)
-    shown.add_column("waits for", overflow="fold")
-    for name, one in canaries.items():
-        arms = f"{one.baseline} → {one.canary}{' (shadow)' if one.mode == 'shadow' else ''}"
-        waits = Text("; ".join(one.waits_for) or "-")
-        shown.add_row(Text(name), _state(one.state), f"{one.weight:g} %", lasted(one.since_s), Text(arms), waits)
-    return shown
+_ARMS = ("baseline", "canary")
+_COUNTED = ("started", "open", "fine", "failed", "refused", "gone", "stalled")
 
 
 def canary_view(found: Mapping[str, Any]) -> RenderableType:
     """What `GET /canaries/NAME` tells."""
     analysis = found["analysis"]
-    parts: list[RenderableType] = [_headline(found), *_next(found), "", _arms(found["arms"], analysis)]
-    for part in (_evidence(analysis), _means(analysis), _slo(analysis.get("slo", {}), found.get("bake"))):
+    parts: list[RenderableType] = [_headline(found), *_next(found), "", _arms(found["arms"])]
+    promise = _slo(analysis.get("slo", {}), found.get("bake"))
+    for part in (_waits(analysis), _evidence(analysis), _means(analysis), promise):
         if part is not None:
             parts += ["", part]
     parts += ["", _events(found["events"]), *_around(found)]
@@ -53,7 +31,7 @@ def canary_view(found: Mapping[str, Any]) -> RenderableType:
 
 
 def _state(state: str) -> Text:
-    return Text(state, _COLOURS.get(state, ""))
+    return Text(state, CANARY_COLOURS.get(state, ""))
 
 
 def _headline(found: Mapping[str, Any]) -> Text:
@@ -63,8 +41,9 @@ def _headline(found: Mapping[str, Any]) -> Text:
         " · ",
         _state(found["state"]),
         f" for {lasted(found['since_s'])} · {found['canary_pool']} has {found['weight']:g} % {shadow}"
-        f" beside {found['baseline_pool']} · by {found['method']}\n",
+        f" beside {found['baseline_pool']}\n",
         *_ladder(found),
+        f", by {found['method']}",
     )
 
 
@@ -89,67 +68,78 @@ def _next(found: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(f"commands: {', '.join(found['commands'])}", "dim")
 
 
-def _arms(arms: Mapping[str, Mapping[str, Any]], analysis: Mapping[str, Any]) -> Table:
-    """Counts at this weight, and what first bytes took in the last half hour."""
-    quantiles = analysis.get("quantiles", [])
-    shown = columns("at this weight", "started", "open", "fine", *_ENDS, "errors")
-    if quantiles:
-        names = " / ".join(f"p{100 * each:g}" for each in quantiles)
-        shown.add_column(f"first byte ms\n{names}", justify="right", no_wrap=True)
-    for arm in ("baseline", "canary"):
-        counts = arms[arm]
-        rate = "-" if counts["error_rate"] is None else f"{100 * counts['error_rate']:.2f} %"
-        row = [arm, *(str(counts[name]) for name in ("started", "open", "fine", *_ENDS)), rate]
-        if quantiles:
-            waits_s = analysis[arm]["ttft_s"]
-            row.append("-" if waits_s is None else " / ".join(f"{1000 * wait_s:.0f}" for wait_s in waits_s))
-        shown.add_row(*row)
+def _arms(arms: Mapping[str, Mapping[str, Any]]) -> Section:
+    """Counts at this weight."""
+    shown = _table("at this weight", *_COUNTED, "errors")
+    for arm in _ARMS:
+        rate = arms[arm]["error_rate"]
+        errors = "-" if rate is None else f"{100 * rate:.2f} %"
+        shown.rows.append(Row([arm, *(str(arms[arm][name]) for name in _COUNTED), errors]))
     return shown
 
 
-def _evidence(analysis: Mapping[str, Any]) -> Table | None:
+def _waits(analysis: Mapping[str, Any]) -> Section | None:
+    """What first bytes took in the last half hour."""
+    if not analysis.get("quantiles"):
+        return None
+    shown = _table("first byte ms", *(f"p{100 * share:g}" for share in analysis["quantiles"]))
+    for arm in _ARMS:
+        waits_s = analysis[arm]["ttft_s"] or [None] * len(analysis["quantiles"])
+        shown.rows.append(Row([arm, *("-" if wait_s is None else f"{1000 * wait_s:.0f}" for wait_s in waits_s)]))
+    return shown
+
+
+def _evidence(analysis: Mapping[str, Any]) -> Section | None:
     """By family: what is to be shown before a step up, and what rolls back."""
     if "families" not in analysis:
         return None
     families, proofs = analysis["families"], analysis["proofs"]
     wanted, threshold = analysis["proof_wanted"], analysis["threshold"]
-    shown = columns("evidence", "no worse", "steps up at", "worse", "rolls back at")
+    shown = _table("evidence", "no worse", "steps up at", "worse", "rolls back at")
     for name in dict.fromkeys([*families, *proofs]):
         proof, worse = proofs.get(name), families.get(name)
-        proved = Text("-") if proof is None else Text(_number(proof), "green" if proof >= wanted else "")
-        asked = "" if proof is None else _number(wanted)
-        shown.add_row(name, proved, asked, "-" if worse is None else _warning(worse, threshold), "")
-    shown.add_row("all", "", "", _warning(analysis["evidence"], threshold), _number(threshold))
+        proved = Text("-") if proof is None else Text(number(proof), "green" if proof >= wanted else "")
+        asked = "" if proof is None else number(wanted)
+        warned = "-" if worse is None else _warning(worse, threshold)
+        shown.rows.append(Row([name.replace("_", " "), proved, asked, warned]))
+    shown.rows.append(Row(["all", "", "", _warning(analysis["evidence"], threshold), number(threshold)]))
     if (guard := analysis.get("guard")) is not None:
-        shown.add_row("guard", "", "", _warning(guard["evidence"], guard["threshold"]), _number(guard["threshold"]))
+        warned = _warning(guard["evidence"], guard["threshold"])
+        shown.rows.append(Row(["guard", "", "", warned, number(guard["threshold"])]))
     return shown
+
+
+def _table(*titles: str) -> Section:
+    return Section("", [Column(title) for title in titles])
 
 
 def _warning(value: float, threshold: float) -> Text:
-    return Text(_number(value), "bold red" if value >= threshold else "yellow" if value * value >= threshold else "")
+    return Text(number(value), "bold red" if value >= threshold else "yellow" if value * value >= threshold else "")
 
 
-def _means(analysis: Mapping[str, Any]) -> Table | None:
+def _means(analysis: Mapping[str, Any]) -> Section | None:
     means = analysis.get("means")
     if means is None:
         return None
-    shown = columns(f"{means['metric']} over {lasted(means['window_s'])}", "mean ms", "samples")
-    for arm in ("baseline", "canary"):
+    shown = _table(f"{means['metric']} over {lasted(means['window_s'])}", "mean ms", "samples")
+    for arm in _ARMS:
         mean_s = means[f"{arm}_mean_s"]
-        shown.add_row(arm, "-" if mean_s is None else f"{1000 * mean_s:.0f}", str(means[f"{arm}_samples"]))
+        mean = "-" if mean_s is None else f"{1000 * mean_s:.0f}"
+        shown.rows.append(Row([arm, mean, str(means[f"{arm}_samples"])]))
     return shown
 
 
-def _slo(slo: Mapping[str, Mapping[str, float]], bake: Mapping[str, float] | None) -> Table | None:
+def _slo(slo: Mapping[str, Mapping[str, float]], bake: Mapping[str, float] | None) -> Section | None:
     """The promise that both arms are held to."""
     if not slo and bake is None:
         return None
-    shown = columns("broken SLO", "baseline", "canary", "proved at")
+    shown = _table("broken SLO", "baseline", "canary", "proved at")
     for name, one in slo.items():
         canary = _warning(one["canary"], one["threshold"])
-        shown.add_row(name, _number(one["baseline"]), canary, _number(one["threshold"]))
+        shown.rows.append(Row([name, number(one["baseline"]), canary, number(one["threshold"])]))
     if bake is not None:
-        shown.add_row("bake", "", _warning(bake["evidence"], bake["threshold"]), _number(bake["threshold"]))
+        warned = _warning(bake["evidence"], bake["threshold"])
+        shown.rows.append(Row(["bake", "", warned, number(bake["threshold"])]))
     return shown
 
 
@@ -172,7 +162,3 @@ def _around(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         said = "; is gone (410)" if hook["gone"] else f"; last: {hook['last']}" if hook["last"] else ""
         counts = f"{hook['delivered']} delivered, {hook['waiting']} waiting, {hook['given_up']} given up"
         yield Text(f"webhook {hook['host']}: {counts}{said}", "red" if hook["gone"] or hook["given_up"] else "")
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"

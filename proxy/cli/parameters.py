@@ -46,3 +46,19 @@ class Header(click.ParamType[tuple[str, str]]):
         if not colon or not _TOKEN.fullmatch(name.strip()) or not text.isprintable():
             self.fail(f"{value!r} is no header: write it as in 'x-team: search'", param, ctx)
         return name.strip().lower(), text.strip()
+
+
+class Choices(click.ParamType[tuple[str, ...]]):
+    """One or several of these words, as in `keys,clients`."""
+
+    name = "names"
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        found = str(value).split(",")
+        for name in found:
+            if name not in self._names:
+                self.fail(f"{name!r} is none of {', '.join(self._names)}", param, ctx)
+        return tuple(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""How a status looks in a terminal."""
+"""How a status looks in a terminal: what stands above its tables, and the words that all screens share."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proxy.controlplane.recorder import Audited
-from proxy.controlplane.status import MemberStatus, Quantiles, Status, Traffic
+from proxy.controlplane.status import Status
 
 COLOURS = {
     "ok": "green",
@@ -20,8 +20,21 @@ COLOURS = {
     "ejected": "bold red",
 }
 COLOURS |= {"active": "green", "cooling": "yellow", "resting": "bold red", "quarantined": "bold red", "revoked": "dim"}
-FIRST_BYTE = "first byte ms\np50 / p95 / p99"
+CANARY_COLOURS = {
+    "warming": "cyan",
+    "progressing": "cyan",
+    "promoting": "green",
+    "baking": "green",
+    "succeeded": "bold green",
+    "holding": "yellow",
+    "paused": "yellow",
+    "inconclusive": "yellow",
+    "rolling_back": "bold red",
+    "failed": "bold red",
+    "aborted": "red",
+}
 TREND_LOOKS = 24
+_SEPARATOR = Text(" · ")
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -36,22 +49,53 @@ class Trends:
             self._rates.setdefault(name, deque(maxlen=TREND_LOOKS)).append(upstream.traffic.requests_per_s)
 
     def line(self, name: str) -> str:
+        """The newest at the right; nothing of what was never seen."""
+        if name not in self._rates:
+            return ""
         most = max((rate for rates in self._rates.values() for rate in rates), default=0.0)
-        bars = [_BARS[round(rate / most * (len(_BARS) - 1))] if most else " " for rate in self._rates.get(name, ())]
+        bars = [_BARS[round(rate / most * (len(_BARS) - 1))] if most else " " for rate in self._rates[name]]
         return "".join(bars).rjust(TREND_LOOKS)
 
 
 def headline(status: Status) -> Text:
     """One line: is it well, and how much does it do?"""
+    rate = f"last {status.window_s:.0f} s: {status.traffic.requests_per_s:.1f} req/s"
+    return _SEPARATOR.join([*_identity(status), Text(rate)])
+
+
+def headlines(status: Status, width: int) -> list[Text]:
+    """Likewise, with what went wrong, in as many lines as it takes."""
+    traffic = status.traffic
+    parts = [
+        Text(f"last {status.window_s:.0f} s: {traffic.requests_per_s:.1f} req/s"),
+        Text(f"{traffic.failed_percent:.1f} % failed", "red" if traffic.failed_percent else ""),
+        Text(f"{traffic.retries_per_s:.1f} retried/s", "yellow" if traffic.retries_per_s else ""),
+        Text(f"{status.limited_per_s:.1f} limited/s", "yellow" if status.limited_per_s else ""),
+        *(Text(f"{code}: {count}", _code_colour(code)) for code, count in traffic.codes.items()),
+    ]
+    return [*flowing(_identity(status), width), *flowing(parts, width)]
+
+
+def flowing(parts: Iterable[Text], width: int) -> list[Text]:
+    """Lines that break only between parts."""
+    lines: list[Text] = []
+    for part in parts:
+        if lines and lines[-1].cell_len + _SEPARATOR.cell_len + part.cell_len <= width:
+            lines[-1] = _SEPARATOR.join([lines[-1], part])
+        else:
+            lines.append(part)
+    return lines
+
+
+def _identity(status: Status) -> list[Text]:
     ready = Text("ready", "green") if status.ready else Text("not ready", "bold red")
-    workers = f" · {status.workers} workers" if status.workers > 1 else ""
-    return Text.assemble(
-        (f"Serinus {status.version}", "bold"),
-        " · ",
-        ready,
-        f" · up {lasted(status.uptime_s)} · configuration {status.generation} · {status.connections} callers"
-        f"{workers} · last {status.window_s:.0f} s: {status.traffic.requests_per_s:.1f} req/s",
-    )
+    workers = [Text(f"{status.workers} workers")] if status.workers > 1 else []
+    said = (f"up {lasted(status.uptime_s)}", f"configuration {status.generation}", f"{status.connections} callers")
+    return [Text(f"Serinus {status.version}", "bold"), ready, *map(Text, said), *workers]
+
+
+def _code_colour(code: str) -> str:
+    return "green" if code < "400" else "yellow" if code < "500" else "red"
 
 
 def reload_line(status: Status) -> Text | None:
@@ -72,104 +116,17 @@ def certificate_lines(status: Status) -> Iterable[Text]:
             yield Text(f"certificate of {listener}: {certificate.remark}", "red")
 
 
-def upstreams_table(status: Status, trends: Trends | None = None) -> Table:
-    """With a line of bars for each, if there are `trends`."""
-    table = columns("upstream", "health", "in\nflight", "req/s", "failed", FIRST_BYTE, "whole ms\np50 / p95")
-    if trends is not None:
-        table.add_column("", no_wrap=True)
-    for name, upstream in status.upstreams.items():
-        traffic = upstream.traffic
-        row: list[str | Text] = [
-            name,
-            _coloured(upstream.health),
-            str(upstream.inflight),
-            *_traffic_cells(traffic),
-            _quantiles(traffic.duration_ms, "p50", "p95"),
-        ]
-        table.add_row(*row, *([] if trends is None else [Text(trends.line(name), "cyan")]))
-        for address, target in upstream.targets.items():
-            table.add_row(f"  {address}", _coloured(target.state), str(target.inflight))
-    return table
-
-
-def pools_table(status: Status, trends: Trends | None = None) -> Table:
-    """Each pool and its members, with a line of bars for each if there are `trends`."""
-    table = columns("pool", "weight", "share %\nasked / now", "health", "in\nflight", "req/s", "failed", FIRST_BYTE)
-    if trends is not None:
-        table.add_column("", no_wrap=True)
-    for name, pool in status.pools.items():
-        table.add_row(Text(name, "bold"), "", "", "", "", *_traffic_cells(pool.traffic))
-        for member in pool.members:
-            rate, whole = member.traffic.requests_per_s, pool.traffic.requests_per_s
-            upstream = status.upstreams[member.upstream]
-            row: list[str | Text] = [
-                Text(f"  {_member_name(member)}"),
-                str(member.weight),
-                f"{member.share_percent:.0f} / " + (f"{100 * rate / whole:2.0f}" if whole else " -"),
-                _coloured(member.state if member.state != "up" else upstream.health),
-                str(upstream.inflight),
-                *_traffic_cells(member.traffic),
-            ]
-            table.add_row(*row, *([] if trends is None else [Text(trends.line(member.upstream), "cyan")]))
-    return table
-
-
-def keys_table(status: Status) -> Table | None:
-    """Each upstream's keys; None where there are none."""
-    table = columns("key", "state", "in\nflight", "quota\nused", "rests, s")
-    for name, upstream in status.upstreams.items():
-        for key_name, key in upstream.keys.items():
-            rests = ", ".join(f"{model or 'any model'} {left_s:.0f}" for model, left_s in key.cooling_s.items())
-            used = f"{key.used_percent:.0f} %" if key.used_percent else "-"
-            table.add_row(f"{name}/{key_name}", _coloured(key.state), str(key.inflight), used, Text(rests or "-"))
-    return table if table.row_count else None
-
-
-def clients_table(status: Status) -> Table | None:
-    """The clients that have something under way, or were refused something; None where there are none."""
-    clients = columns("client", "in\nflight", "refused")
-    for name, client in status.clients.items():
-        clients.add_row(name, str(client.inflight), Text(str(client.refused), "yellow" if client.refused else ""))
-    return clients if clients.row_count else None
-
-
-def _member_name(member: MemberStatus) -> str:
-    """What tells it from the pool's other members."""
-    return " ".join(filter(None, [member.upstream, member.model, member.key and f"key {member.key}"]))
-
-
-def _coloured(health: str) -> Text:
-    return Text(health, COLOURS.get(health, ""))
-
-
-def _traffic_cells(traffic: Traffic) -> Iterable[str | Text]:
-    yield f"{traffic.requests_per_s:.1f}"
-    yield Text(f"{traffic.failed_percent:.1f} %", "red" if traffic.failed_percent else "")
-    yield _quantiles(traffic.first_byte_ms, "p50", "p95", "p99")
-
-
-def _quantiles(quantiles: Quantiles | None, *shares: str) -> str:
-    if quantiles is None:
-        return "-"
-    values = [getattr(quantiles, share) for share in shares]
-    return " / ".join(f"{value:.1f}" if value < 10 else f"{value:.0f}" for value in values)
-
-
-def columns(first: str, *others: str) -> Table:
-    """It fits 80 columns as long as the names are short."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", collapse_padding=True)
-    table.add_column(first, no_wrap=True)
-    for column in others:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def lasted(seconds: float) -> str:
     """`47 s`, `12 min`, `5 h`, `3 d`."""
     for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * unit:
             return f"{seconds // unit:.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+def number(value: float) -> str:
+    """`0.5`, `12.3`, `4,321`, `1.2e+09`."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
 
 
 def audit_view(audited: Audited) -> RenderableType:

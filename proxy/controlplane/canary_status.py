@@ -34,10 +34,26 @@ class CanaryStatus(msgspec.Struct, frozen=True):
     since_s: float
     weight: float  # percent
     waits_for: list[str]
+    steps: list[str] = []  # `5 %`, `pause`
+    step: int = 0  # which of them it is at
+    evidence: float | None = None  # that it is worse: 1 says nothing; None: it is judged by something else
+    threshold: float | None = None  # of the evidence: there it is rolled back
+    proofs: dict[str, float] = {}  # that it is no worse, by family
+    proof_wanted: float | None = None  # of each, for a step up
+    arms: dict[str, "ArmStatus"] = {}  # `baseline` and `canary`
+
+
+class ArmStatus(msgspec.Struct, frozen=True):
+    """One arm, at this weight; its waits in the last half hour."""
+
+    requests: int
+    error_percent: float | None  # None: nothing has ended
+    first_byte_ms: dict[str, float] = {}  # by quantile: p50, p95
 
 
 def canary_status(rollout: Rollout) -> CanaryStatus:
     shown = rollout.explain()
+    analysis = shown["analysis"]
     return CanaryStatus(
         baseline=rollout.spec.baseline,
         canary=rollout.spec.canary,
@@ -46,6 +62,27 @@ def canary_status(rollout: Rollout) -> CanaryStatus:
         since_s=round(shown["since_s"], 1),
         weight=percent(rollout.weight),
         waits_for=[shown["reason"]] if rollout.state is State.FAILED else shown["waits_for"],
+        steps=[f"{percent(step['weight']):g} %" if "weight" in step else "pause" for step in shown["steps"]],
+        step=shown["step"],
+        evidence=analysis.get("evidence"),
+        threshold=analysis.get("threshold"),
+        proofs=analysis.get("proofs", {}),
+        proof_wanted=analysis.get("proof_wanted"),
+        arms={arm: _arm(shown["arms"][arm], analysis, arm) for arm in ("baseline", "canary")},
+    )
+
+
+def _arm(counts: dict[str, Any], analysis: dict[str, Any], arm: str) -> ArmStatus:
+    rate, waits_s = counts["error_rate"], analysis.get(arm, {}).get("ttft_s")
+    return ArmStatus(
+        counts["started"],
+        None if rate is None else round(100 * rate, 2),
+        {}
+        if waits_s is None
+        else {
+            f"p{100 * share:g}": round(1000 * wait_s, 1)
+            for share, wait_s in zip(analysis["quantiles"], waits_s, strict=True)
+        },
     )
 
 

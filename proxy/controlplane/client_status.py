@@ -7,8 +7,9 @@ import msgspec
 from proxy.controlplane.clients import ClientKeyStatus, Clients
 from proxy.model.limit_settings import ClientLimits
 from proxy.model.quantities import moment_text
+from proxy.obs.recent import Window
 from proxy.policy.limits import Limits
-from proxy.state.live import Registry
+from proxy.state.live import ClientLive, Registry
 
 
 class ClientKeyShown(msgspec.Struct, frozen=True):
@@ -38,6 +39,12 @@ class ClientTraffic(msgspec.Struct, frozen=True):
 
     inflight: int
     refused: int  # requests since the start
+    requests_per_s: float = 0.0  # that ended in the window
+    refused_per_s: float = 0.0
+    tokens_per_minute: float | None = None  # None: no limit asks for them, and nobody counts
+    limits: dict[str, int] = {}  # those that there are
+    left: dict[str, int] = {}  # of the limits, now
+    refused_by: dict[str, int] = {}  # requests since the start, by limit
 
 
 def client_statuses(clients: Clients, registry: Registry, now_s: float, wall_s: float) -> Iterator[ClientStatus]:
@@ -51,18 +58,33 @@ def client_statuses(clients: Clients, registry: Registry, now_s: float, wall_s: 
             name,
             listed,
             None if models is None else list(models),
-            {limit: number for limit, number in limits.model_dump().items() if number is not None},
+            _given(limits),
             _left(Limits(**limits.model_dump()) if live is None else live.limits, limits, now_s),
             0 if live is None else live.limits.in_all,
-            {} if live is None else {limit: count for limit, count in live.limited.items() if count},
+            {} if live is None else _refused(live),
             keys.get(name, []),
         )
 
 
-def client_traffic(registry: Registry) -> dict[str, ClientTraffic]:
-    """Of those that have something under way, or were refused something."""
-    counts = {name: (live.limits.in_all, sum(live.limited.values())) for name, live in registry.clients.items()}
-    return {name: ClientTraffic(*counts[name]) for name in sorted(counts) if any(counts[name])}
+def client_traffic(clients: Clients, registry: Registry, window: Window, now_s: float) -> dict[str, ClientTraffic]:
+    """Of those that called since the start, by name."""
+    found = {}
+    for name, _, _, limits in clients.rules():
+        live = registry.clients.get(name)
+        if live is None or not (live.requests or live.limits.in_all or any(live.limited.values())):
+            continue
+        tokens = window.rate(window.other("tokens", name)) * 60
+        found[name] = ClientTraffic(
+            live.limits.in_all,
+            sum(live.limited.values()),
+            round(window.rate(window.other("requests", name)), 2),
+            round(window.rate(window.other("limited", name)), 2),
+            None if live.limits.tokens is None else round(tokens, 1),
+            _given(limits),
+            _left(live.limits, limits, now_s),
+            _refused(live),
+        )
+    return found
 
 
 def _key(key: ClientKeyStatus, wall_s: float) -> ClientKeyShown:
@@ -75,6 +97,14 @@ def _key(key: ClientKeyStatus, wall_s: float) -> ClientKeyShown:
         None if issued is None else moment_text(int(issued.issued_s)),
         None if issued is None else issued.by,
     )
+
+
+def _given(limits: ClientLimits) -> dict[str, int]:
+    return {limit: number for limit, number in limits.model_dump().items() if number is not None}
+
+
+def _refused(live: ClientLive) -> dict[str, int]:
+    return {limit: count for limit, count in live.limited.items() if count}
 
 
 def _left(live: Limits, limits: ClientLimits, now_s: float) -> dict[str, int]:

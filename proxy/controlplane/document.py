@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.resolver import BaseResolver as Resolver
 
 from proxy.controlplane.problems import ConfigInvalid, Path, Problem
 
@@ -38,14 +39,22 @@ class _Nodes(yaml.SafeLoader):
 
 _Nodes.yaml_implicit_resolvers = {}
 # 18 digits: int() refuses thousands of them by an error of its own, and no setting needs more.
-for _name, _pattern, _first in (
+_SCALARS = (
     ("null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
     ("int", r"^[-+]?[0-9]{1,18}$", list("-+0123456789")),
     ("float", r"^[-+]?(\.[0-9]{1,18}|[0-9]{1,18}(\.[0-9]{0,18})?)([eE][-+]?[0-9]{1,3})?$", list("-+.0123456789")),
     ("merge", r"^<<$", ["<"]),
-):
-    _Nodes.add_implicit_resolver(_TAG + _name, re.compile(_pattern), _first)
+)
+
+
+def quoted_like_us(kind: type[Resolver]) -> None:
+    """Has a loader, or a dumper, take for numbers and the like what is taken for them here."""
+    for name, pattern, first in _SCALARS:
+        kind.add_implicit_resolver(_TAG + name, re.compile(pattern), first)
+
+
+quoted_like_us(_Nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +91,20 @@ class Document:
         return place.key_line if place else None
 
 
-def read(text: str, file: str) -> Document:
-    """Raises ConfigInvalid where the text is no YAML at all; whatever else is wrong is in the document's problems."""
+def read(text: str, file: str, begin_with: str = "upstreams:, pools:, routes:") -> Document:
+    """Raises ConfigInvalid where the text is no YAML at all; whatever else is wrong is in the document's problems.
+
+    `begin_with`: what such a document has, for whoever has written nothing yet.
+    """
     document = Document(file)
     try:
         root = _Nodes(text).get_single_node()
     except yaml.YAMLError as error:
         raise ConfigInvalid((_syntax_problem(error, text, file),)) from None
     if root is None or root.tag == _TAG + "null":
-        raise ConfigInvalid((Problem((), None, "nothing is written in it: begin with upstreams, pools, routes", file),))
+        raise ConfigInvalid((Problem((), None, f"nothing is written in it: begin with {begin_with}", file),))
     if not isinstance(root, MappingNode):
-        problem = Problem((), root.start_mark.line + 1, "not a mapping: begin with upstreams:, pools:, routes:", file)
+        problem = Problem((), root.start_mark.line + 1, f"not a mapping: begin with {begin_with}", file)
         raise ConfigInvalid((problem,))
     document.data = _Builder(document).build(root, (), root.start_mark.line + 1)
     return document
@@ -103,6 +115,7 @@ _IN_OTHER_WORDS = (
     ("mapping values are not allowed", "a ': ' in the middle of a value, or a wrong indentation: quote or align it"),
     ("could not find expected ':'", "a line that is neither 'name: value' nor '- value'"),
     ("expected <block end>", "a line that is indented differently from its neighbours"),
+    ("expected alphabetic or numeric", "a '*' or '&' begins an alias or its anchor: put the value in quotes"),
     ("undefined alias", "a '*' begins an alias, and no anchor has this name: put the value in quotes"),
 )
 

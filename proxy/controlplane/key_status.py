@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from proxy.controlplane.keyring import Keyring, Ring
+from proxy.obs.recent import Window
 from proxy.policy.keys import State
 
 
@@ -23,14 +24,19 @@ class KeyStatus(msgspec.Struct, frozen=True):
     draining: int = 0  # requests that hold values before this one
     rotation: str | None = None  # how the last one goes: validating, overlapping; or went, one of `RESULTS`
     rotation_said: str = ""
+    resting: str = ""  # why: the status that it was refused with
+    answers_per_s: float = 0.0  # that it drew in the window
+    refusals: dict[str, int] = {}  # of this value since the start, by status
 
 
-def key_statuses(keyring: Keyring, now_s: float) -> Iterator[KeyStatus]:
+def key_statuses(keyring: Keyring, now_s: float, window: Window | None = None) -> Iterator[KeyStatus]:
+    """`window`: over which rates are told."""
     for ring in keyring.rings.values():
-        yield _status(ring, now_s)
+        answers = 0 if window is None else window.other("answers", ring.upstream, ring.name)
+        yield _status(ring, now_s, 0.0 if window is None else round(window.rate(answers), 2))
 
 
-def _status(ring: Ring, now_s: float) -> KeyStatus:
+def _status(ring: Ring, now_s: float, answers_per_s: float) -> KeyStatus:
     live, last = ring.current.live, ring.last
     cooling = {model or "": round(until_s - now_s, 1) for model, until_s in live.account.cool_until_s.items()}
     cooling = {model: left_s for model, left_s in cooling.items() if left_s > 0}
@@ -52,4 +58,7 @@ def _status(ring: Ring, now_s: float) -> KeyStatus:
         sum(value.live.inflight for value in ring.leaving),
         None if last is None else last.result,
         "" if last is None else last.said,
+        live.resting,
+        answers_per_s,
+        {str(status): count for status, count in live.refusals.items() if count},
     )

@@ -52,7 +52,7 @@ def client_pepper(path: Path, environ: Mapping[str, str]) -> Secret | None:
 
     Raises ConfigInvalid where the file cannot be read, ValueError where its pepper cannot.
     """
-    document, secrets = _document(_text(path, read_content(path)), environ, path.parent, str(path))
+    document, secrets = _document(read_text(path), environ, path.parent, str(path))
     pepper = document.data.get("client_pepper")
     if document.problems:
         raise ConfigInvalid(tuple(document.problems))
@@ -64,6 +64,11 @@ def client_pepper(path: Path, environ: Mapping[str, str]) -> Secret | None:
         return secrets.resolve(pepper)
     except ValueError as error:
         raise ValueError(f"{path}: client_pepper: {error}") from None
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises ConfigInvalid."""
+    return _text(path, read_content(path))
 
 
 def read_content(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from proxy.controlplane.canaries import Canaries
 from proxy.controlplane.canary_status import CanaryStatus, canary_status
 from proxy.controlplane.certificates import Certificates, CertificateStatus
 from proxy.controlplane.client_status import ClientTraffic, client_traffic
+from proxy.controlplane.clients import Clients
 from proxy.controlplane.key_status import KeyStatus, key_statuses
 from proxy.controlplane.keyring import Keyring
 from proxy.obs.metrics import KeyState, MemberState, PoolState
@@ -35,6 +36,8 @@ class Traffic(msgspec.Struct, frozen=True):
     failed_percent: float  # that count against the upstream: not those whose caller left
     first_byte_ms: Quantiles | None  # from sending the request upstream; None: nothing came back
     duration_ms: Quantiles | None  # from the request's head to its answer's last byte
+    retries_per_s: float = 0.0  # tries that failed and were followed by another
+    codes: dict[str, int] = {}  # answers by status; 499: the caller left before
 
 
 class TargetStatus(msgspec.Struct, frozen=True):
@@ -54,6 +57,7 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
     outcomes: dict[str, int]  # since the start
     keys: dict[str, KeyStatus]
     targets: dict[str, TargetStatus] = {}  # by address
+    last_failure_ago_s: float | None = None  # to 2 s; None: it did not fail since the start
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
@@ -69,11 +73,16 @@ class MemberStatus(msgspec.Struct, frozen=True):
     model: str | None = None
     key: str | None = None
     state: str = "up"  # ejected: left out for its failures; unhealthy: its upstream is
+    ejected_s: float = 0.0  # how long still, until the first of its targets is back
+    ejections: int = 0  # of its upstream from this pool, since the start
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
     traffic: Traffic
     members: list[MemberStatus]
+    inflight: int = 0
+    retries: dict[str, int] = {}  # since the start, by why the try before failed
+    ejections_per_s: float = 0.0
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -89,9 +98,11 @@ class Status(msgspec.Struct, frozen=True):
     pools: dict[str, PoolStatus]
     last_reload: dict[str, Any] | None = None
     certificates: dict[str, CertificateStatus] = {}  # by listener
-    clients: dict[str, ClientTraffic] = {}  # that have something under way, or were refused something
+    clients: dict[str, ClientTraffic] = {}  # that called since the start
     canaries: dict[str, CanaryStatus] = {}
     workers: int = 1  # processes that serve
+    clients_quiet: int = 0  # how many may call besides
+    limited_per_s: float = 0.0  # requests refused by clients' limits
 
 
 class Reporter:
@@ -108,9 +119,10 @@ class Reporter:
         keyring: Keyring,
         certificates: Certificates,
         canaries: Canaries,
+        clients: Clients,
     ) -> None:
         self._snapshots, self._registry, self._recent, self._keyring = snapshots, registry, recent, keyring
-        self._certificates, self._canaries = certificates, canaries
+        self._certificates, self._canaries, self._clients = certificates, canaries, clients
         self._clock, self._connections, self._workers = clock, connections, workers
         self._started_s = clock()
 
@@ -137,8 +149,9 @@ class Reporter:
         """`window_s`: how far back to look; a proxy that runs for less time looks back to its start."""
         snapshot, window, now_s = self._snapshots.current, self._recent.over(window_s), self._clock()
         keys: dict[str, dict[str, KeyStatus]] = {}
-        for key in key_statuses(self._keyring, now_s):
+        for key in key_statuses(self._keyring, now_s, window):
             keys.setdefault(key.upstream, {})[key.key] = key
+        clients = client_traffic(self._clients, self._registry, window, now_s)
         return Status(
             version=__version__,
             ready=ready,
@@ -155,16 +168,18 @@ class Reporter:
             pools={pool.name: _pool(pool, window, now_s) for pool in snapshot.pools},
             last_reload=last_reload,
             certificates=self._certificates.status(),
-            clients=client_traffic(self._registry),
+            clients=clients,
             canaries={name: canary_status(rollout) for name, rollout in self._canaries.rollouts.items()},
             workers=self._workers(),
+            clients_quiet=len(self._clients.names()) - len(clients),
+            limited_per_s=round(sum(client.refused_per_s for client in clients.values()), 2),
         )
 
     def _upstream(
         self, targets: list[Upstream], window: Window, now_s: float, keys: dict[str, KeyStatus]
     ) -> UpstreamStatus:
         first = targets[0]
-        counts = window.of_upstream(first.name)
+        counts, failed_s = window.of_upstream(first.name), self._recent.last_failure_s(first.name)
         return UpstreamStatus(
             url=first.url,
             health=_health(targets, counts),
@@ -173,6 +188,7 @@ class Reporter:
             outcomes={outcome.value: count for outcome, count in first.live.outcomes.items() if count},
             keys=keys,
             targets=self._targets(targets, now_s),
+            last_failure_ago_s=None if failed_s is None else round(now_s - failed_s, 1),
         )
 
     def _targets(self, targets: list[Upstream], now_s: float) -> dict[str, TargetStatus]:
@@ -218,20 +234,29 @@ def _pool(pool: Pool, window: Window, now_s: float) -> PoolStatus:
     for member in pool.members:
         by_place.setdefault(member.place, []).append(member)
     members = [_member(pool, targets, window, now_s) for targets in by_place.values()]
-    return PoolStatus(_traffic(window, window.of_pool(pool.name)), members)
+    return PoolStatus(
+        _traffic(window, window.of_pool(pool.name)),
+        members,
+        pool.live.requests,
+        {str(reason): count for reason, count in pool.live.retries.items() if count},
+        round(window.rate(sum(window.other("ejections", pool.name, name) for name in pool.live.ejections)), 2),
+    )
 
 
 def _member(pool: Pool, targets: list[Member], window: Window, now_s: float) -> MemberStatus:
     first = targets[0]
-    weights = sum(member.weight for member in pool.members)
+    weights, states = sum(member.weight for member in pool.members), [_state(target, now_s) for target in targets]
+    out_s = [target.live.outlier.out_until_s - now_s for target in targets if target.live.outlier.is_out(now_s)]
     return MemberStatus(
         upstream=first.upstream.name,
         weight=first.weight,
         share_percent=round(100 * first.weight * len(targets) / weights, 1),
         traffic=_traffic(window, window.of_member(pool.name, first.upstream.name)),
         model=first.model,
-        state=_best(_state(target, now_s) for target in targets),
+        state=_best(states),
         key=first.key,
+        ejected_s=round(min(out_s, default=0.0), 1),
+        ejections=pool.live.ejections.get(first.upstream.name, 0),
     )
 
 
@@ -246,6 +271,8 @@ def _traffic(window: Window, counts: Counts) -> Traffic:
         failed_percent=round(100 * counts.failures / counts.requests, 2) if counts.requests else 0.0,
         first_byte_ms=_quantiles(counts.first_byte_s),
         duration_ms=_quantiles(counts.duration_s),
+        retries_per_s=round(window.rate(counts.retried), 2),
+        codes={str(status): count for status, count in sorted(counts.codes.items())},
     )
 
 

@@ -53,5 +53,9 @@ def undo(request: Request, now_s: float) -> None:
 def end(request: Request, tokens: int | None, now_s: float) -> None:
     """It is over. `tokens`: what it used, as far as that is known."""
     limits, request.limits = request.limits, None
-    if limits is not None:
+    client = request.head.client
+    if limits is not None and client is not None:
         limits.ended(request.tokens, tokens, now_s)
+        client.live.requests += 1
+        if client.metered:
+            client.live.tokens += request.tokens if tokens is None else tokens

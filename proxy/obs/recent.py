@@ -5,8 +5,8 @@ window is the difference between now and a reading at its beginning. An average 
 something, and would hide bursts.
 """
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,8 +29,10 @@ class Member(NamedTuple):
 class Counts:
     """Since the start, or in a window."""
 
-    requests: int
+    requests: int  # tries too that the caller never saw
     failures: int
+    retried: int  # those of them that another upstream was asked after
+    codes: Counter[int]  # answers, by status
     first_byte: tuple[int, ...]
     duration: tuple[int, ...]
 
@@ -40,6 +42,8 @@ class Counts:
         return Counts(
             self.requests - earlier.requests,
             self.failures - earlier.failures,
+            self.retried - earlier.retried,
+            self.codes - earlier.codes,
             tuple(map(int.__sub__, self.first_byte, earlier.first_byte)),
             tuple(map(int.__sub__, self.duration, earlier.duration)),
         )
@@ -53,7 +57,7 @@ class Counts:
         return quantile(_DURATION_S, self.duration, share)
 
 
-NOTHING = Counts(0, 0, (0,) * (len(_FIRST_BYTE_S) + 1), (0,) * (len(_DURATION_S) + 1))
+NOTHING = Counts(0, 0, 0, Counter(), (0,) * (len(_FIRST_BYTE_S) + 1), (0,) * (len(_DURATION_S) + 1))
 
 
 def together(counts: list[Counts]) -> Counts:
@@ -63,19 +67,30 @@ def together(counts: list[Counts]) -> Counts:
     return Counts(
         sum(each.requests for each in counts),
         sum(each.failures for each in counts),
+        sum(each.retried for each in counts),
+        sum((each.codes for each in counts), Counter()),
         added_up(each.first_byte for each in counts),
         added_up(each.duration for each in counts),
     )
 
 
-Reading = dict[Member, Counts]
+Place = tuple[str, ...]  # what is counted besides, and of whom
+Others = Mapping[Place, int]
+
+
+class Reading(NamedTuple):
+    """The counts at one moment."""
+
+    taken_s: float
+    by_member: dict[Member, Counts]
+    others: Others
 
 
 class Window:
     """What passed in it."""
 
-    def __init__(self, lasted_s: float, by_member: Reading) -> None:
-        self.lasted_s, self._by_member = lasted_s, by_member
+    def __init__(self, lasted_s: float, by_member: dict[Member, Counts], others: Others) -> None:
+        self.lasted_s, self._by_member, self._others = lasted_s, by_member, others
         self._by_pool: dict[str, list[Counts]] = {}
         self._by_upstream: dict[str, list[Counts]] = {}
         for member, counts in by_member.items():
@@ -101,6 +116,10 @@ class Window:
     def of_member(self, pool: str, upstream: str) -> Counts:
         return self._by_member.get(Member(pool, upstream), NOTHING)
 
+    def other(self, *place: str) -> int:
+        """By how much another count rose."""
+        return self._others.get(place, 0)
+
     def rate(self, count: int) -> float:
         """A second."""
         return count / self.lasted_s if self.lasted_s else 0.0
@@ -109,24 +128,40 @@ class Window:
 class Recent:
     """Takes the readings. A watch calls `expired` at its ticks."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
-        self._metrics, self._clock = metrics, clock
-        self._readings: deque[tuple[float, Reading]] = deque([(clock(), {})], maxlen=int(LONGEST_S / READING_S) + 1)
+    def __init__(self, metrics: Metrics, clock: Callable[[], float], others: Callable[[], Others] = dict) -> None:
+        """`others`: counts that only rise, of what has no series."""
+        self._metrics, self._clock, self._others = metrics, clock, others
+        self._readings = deque([Reading(clock(), {}, {})], maxlen=int(LONGEST_S / READING_S) + 1)
+        self._failed_s: dict[str, float] = {}
         self.deadline_s = 0.0
 
     def expired(self, now_s: float) -> None:
-        self._readings.append((now_s, read(self._metrics)))
+        self._readings.append(self._read(now_s))
         self.deadline_s = now_s + READING_S
+
+    def last_failure_s(self, upstream: str) -> float | None:
+        """When it last failed, up to `READING_S` late; None: it never did."""
+        return self._failed_s.get(upstream)
 
     def over(self, seconds: float) -> Window:
         """The last so many seconds, to the nearest reading; less where there are no readings that old."""
-        now_s, newest = self._clock(), read(self._metrics)
-        began_s, oldest = min(self._readings, key=lambda reading: abs(now_s - seconds - reading[0]))
-        passed = {member: counts.since(oldest.get(member)) for member, counts in newest.items()}
-        return Window(now_s - began_s, passed)
+        now_s = self._clock()
+        newest = self._read(now_s)
+        oldest = min(self._readings, key=lambda reading: abs(now_s - seconds - reading.taken_s))
+        passed = {member: counts.since(oldest.by_member.get(member)) for member, counts in newest.by_member.items()}
+        # What was forgotten meanwhile, and came back, begins anew.
+        others = {place: max(0, count - oldest.others.get(place, 0)) for place, count in newest.others.items()}
+        return Window(now_s - oldest.taken_s, passed, others)
+
+    def _read(self, now_s: float) -> Reading:
+        by_member, before = read(self._metrics), self._readings[-1].by_member
+        for member, counts in by_member.items():
+            if counts.failures > before.get(member, NOTHING).failures:
+                self._failed_s[member.upstream] = now_s
+        return Reading(now_s, by_member, self._others())
 
 
-def read(metrics: Metrics) -> Reading:
+def read(metrics: Metrics) -> dict[Member, Counts]:
     """The counts as they are."""
     by_member: dict[Member, list[Counts]] = {}
     for labels, series in metrics.all_series():
@@ -136,4 +171,5 @@ def read(metrics: Metrics) -> Reading:
 
 def _counts(series: Series) -> Counts:
     requests = sum(series.codes.values()) + series.retried
-    return Counts(requests, series.failures, tuple(series.first_byte.counts), tuple(series.duration.counts))
+    first_byte, duration = tuple(series.first_byte.counts), tuple(series.duration.counts)
+    return Counts(requests, series.failures, series.retried, Counter(series.codes), first_byte, duration)

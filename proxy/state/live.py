@@ -103,12 +103,14 @@ class CanaryLive:
 class ClientLive:
     """One client: how much it has used."""
 
-    __slots__ = ("limited", "limits", "name")
+    __slots__ = ("limited", "limits", "name", "requests", "tokens")
 
     def __init__(self, name: str, limits: Limits) -> None:
         self.name = name
         self.limits = limits
         self.limited: dict[Name, int] = {"requests": 0, "tokens": 0, "concurrent": 0}  # requests refused, by limit
+        self.requests = 0  # that have ended
+        self.tokens = 0  # that they used; counted only while a limit of tokens asks for it
 
 
 class UpstreamLive:

@@ -5,6 +5,7 @@
     doorman   owns the listening sockets there, and hands each connection to the worker that has the fewest
     nursery   makes worker processes, as forks of one that has everything loaded
     worker    one of them: a data plane, and the link to the process above
+    door      where a worker takes connections over
     link      how they talk              messages  what they say
     counts    what a worker counted since it last said so      notes     what became of keys, accounts, members
     cells     memory that all share, for what must hold at once: limits

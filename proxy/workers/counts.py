@@ -8,7 +8,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from proxy.obs.metrics import Metrics, Series
-from proxy.state.live import CanaryLive, KeyLive, PoolLive, Registry, UpstreamLive
+from proxy.state.live import CanaryLive, ClientLive, KeyLive, PoolLive, Registry, UpstreamLive
 
 Place = tuple[Any, ...]  # a kind, and names; it can be hashed
 
@@ -25,15 +25,17 @@ _GAUGES = {
     "key": ("inflight",),
     "pool": ("requests",),
     "canary": ("copies",),
+    "client": (),
 }
 _COUNTS = {
     "upstream": (),
     "key": ("answers",),
     "pool": ("panics",),
     "canary": ("copies_sent", "copies_failed"),
+    "client": ("requests", "tokens"),
 }
 _HISTOGRAMS = ("duration", "first_byte", "overhead")
-_Live = UpstreamLive | KeyLive | PoolLive | CanaryLive
+_Live = UpstreamLive | KeyLive | PoolLive | CanaryLive | ClientLive
 
 
 class Counted:
@@ -84,6 +86,8 @@ def _read(registry: Registry, metrics: Metrics) -> Iterator[tuple[Place, Any]]:
     for name, client in registry.clients.items():
         if any(client.limited.values()):
             yield ("limited", name), dict(client.limited)
+        if client.requests:
+            yield ("client", name), _numbers("client", client)
     for name, canary in registry.canaries.items():
         yield ("canary", name), _numbers("canary", canary)
 
@@ -141,6 +145,8 @@ class Sums:
             return registry.target(upstream, address) if address else registry.upstream(upstream)
         if kind == "key":
             return registry.upstream(names[0]).keys.get((names[1], names[2]))
+        if kind == "client":
+            return registry.client(names[0])
         return registry.pool(names[0]) if kind == "pool" else registry.canary(names[0])
 
     def _counts(self, kind: str, names: list[Any]) -> MutableMapping[Any, Any]:

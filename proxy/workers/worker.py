@@ -35,14 +35,13 @@ from proxy.state.tasks import Tasks
 from proxy.workers import messages as m
 from proxy.workers.cells import Cells, Rows
 from proxy.workers.counts import Counted
-from proxy.workers.doorman import LISTENER, TAKEN
+from proxy.workers.door import Door
 from proxy.workers.link import Link
 from proxy.workers.notes import OF_WORKERS, Notebook
 
 LOOK_S = 0.1
 COUNTED_EVERY = 5  # looks
 RENEW_S = 60.0  # of some changes of certificates nobody is told, as on network file systems
-_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def run(cells: Cells, clocks: Clocks, worker: int, link: socket.socket, door: so
 
 class Worker:
     def __init__(self, cells: Cells, clocks: Clocks, number: int, door: socket.socket) -> None:
-        self._clocks, self._number, self._door = clocks, number, door
+        self._clocks, self._number = clocks, number
         self._rows = Rows(cells, number)
         self._registry, self._metrics = Registry(clocks.monotonic, limits_of=self._rows.limits), Metrics()
         self._counted = Counted(self._registry, self._metrics)
@@ -78,10 +77,11 @@ class Worker:
             m.Drain: self._begin_drain,
         }
         self._tasks = Tasks()
+        self._door = Door(door, self._tasks, lambda: self._certificates)
         self._stop, self._stop_now = asyncio.Event(), asyncio.Event()
         self._drain = m.Drain(0.0, 0.0)
         self._was_signalled = False
-        self._looks = self._open = self._coming = self._untold = self._told = 0
+        self._looks = self._told = 0
         self.deadline_s = 0.0
         # Once it is configured:
         self._plane: DataPlane | None = None
@@ -102,7 +102,7 @@ class Worker:
         draining = [self._tasks.spawn(self._end(plane)), loop.create_task(self._stop_now.wait())]
         await asyncio.wait(draining, return_when=asyncio.FIRST_COMPLETED)
         draining[1].cancel()
-        self._leave_door()
+        self._door.close()
         self._link.send(m.Ended(plane.busy))
         await plane.close()
         self._tell_counts(0)
@@ -112,8 +112,8 @@ class Worker:
 
     async def _end(self, plane: DataPlane) -> None:
         if self._was_signalled:  # alone, perhaps: with ever fewer connections it would be handed all that come
-            self._at_door()
-            self._leave_door()
+            self._door.take()
+            self._door.close()
         await plane.drain(self._drain.pre_drain_s, self._drain.timeout_s)
 
     def _signalled(self) -> None:
@@ -264,63 +264,12 @@ class Worker:
         self._makers.on_made = lambda made, maker: self._link.send(m.Made([(made, maker)]))
         self._certificate_files = WatchedFiles(self._certificates.files, self._certificates.renew, log, RENEW_S)
         self._tasks.spawn(self._certificate_files.run())
-        self._door.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._door, self._at_door)
-
-    def _at_door(self) -> None:
-        """Connections to take over."""
-        taken, plane = 0, self._plane
-        assert plane is not None  # noqa: S101 - the door opens then
-        for _ in range(_AT_ONCE):
-            try:
-                said, descriptors, _, _ = socket.recv_fds(self._door, LISTENER.size, 1)
-            except (BlockingIOError, InterruptedError):
-                break
-            except ConnectionResetError:  # the doorman is gone, and what it had handed to us comes yet
-                continue
-            except OSError:
-                said, descriptors = b"", []
-            if not said:
-                asyncio.get_running_loop().remove_reader(self._door)
-                break
-            taken += 1
-            if descriptors:  # none arrives where none can be had: the caller is gone when the doorman closes its own
-                self._coming += 1
-                self._tasks.spawn(self._take(plane, LISTENER.unpack(said)[0], descriptors[0]))
-        if taken:
-            self._tell_door(taken, len(plane.callers.open) + self._coming)
-
-    async def _take(self, plane: DataPlane, listener: int, descriptor: int) -> None:
-        connection = socket.socket(fileno=descriptor)
-        try:
-            connection.setblocking(False)
-            await plane.take(connection, self._certificates.handshakes("listen", listener))
-        except OSError:  # it left already, or its handshake failed
-            connection.close()
-        finally:
-            self._coming -= 1
-
-    def _leave_door(self) -> None:
-        if self._door.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._door)
-            self._door.close()
-
-    def _tell_door(self, taken: int, has: int) -> None:
-        self._open = has
-        self._untold += taken
-        try:
-            self._door.send(TAKEN.pack(self._untold, has))
-        except OSError:
-            self._open = -1  # to be told again
-        else:
-            self._untold = 0
+        self._door.open(plane)
 
     def expired(self, now_s: float) -> None:
         """Time to say what is new."""
         self.deadline_s = now_s + LOOK_S
-        assert self._plane is not None  # noqa: S101 - its watch calls
-        if (has := len(self._plane.callers.open) + self._coming) != self._open:
-            self._tell_door(0, has)
+        self._door.look()
         if news := self._notebook.news():
             self._link.send(m.Notes(news))
         self._looks += 1

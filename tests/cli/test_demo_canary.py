@@ -171,7 +171,7 @@ def test_numbers_are_short():
 def test_the_screen_has_the_canary_first_and_its_rule():
     view = View(None, LastRequests(lambda: None), "curl", BAD.rule)
     view.look(status(), explained())
-    lines = drawn(view.screen(80))
+    lines = drawn(view.screen())
     titles = [line.split(" ─")[0] for line in lines if "──" in line]
     assert titles == ["canary", "upstreams", "callers", "its rule", "requests as they end", "try it"]
     assert "    steps: [{set_weight: 10}, {set_weight: 50}, {set_weight: 100}]" in lines

@@ -33,6 +33,12 @@ def test_a_canary_that_fails_fast_is_rolled_back_and_exits_with_3(simulate):
     assert end.endswith("(seed 1)")
 
 
+def test_a_rehearsal_tells_nobody_and_needs_no_secret_of_a_webhook(simulate):
+    webhook = "webhooks: [{url: 'https://hooks.example.com', secret: env:NOT_SET}]\n"
+    result = simulate(SPEC + webhook, "--seed", "1", scenario="canary: {fast_failures: 0.5}\nduration: 30m\n")
+    assert "rolled_back" in result.output
+
+
 def test_one_that_is_as_good_is_promoted(simulate):
     result = simulate(SPEC + QUICK, "--seed", "1", "--json", scenario="before: 10m\n")
     end = msgspec.json.decode(result.output)

@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+import os
+import pty
+import socket
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import main
-from proxy.cli.status_view import Trends, certificate_lines, clients_table, headline, reload_line, upstreams_table
+from proxy.cli.status_sections import upstreams
+from proxy.cli.status_view import Trends, certificate_lines, headline, reload_line
 from proxy.controlplane.certificates import CertificateStatus
-from proxy.controlplane.client_status import ClientTraffic
 from proxy.controlplane.status import Quantiles, Status, TargetStatus, Traffic, UpstreamStatus
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import ask, get
 from tests.support.running import config_for
 from tests.support.scripted import answering, whole
@@ -41,7 +47,7 @@ async def test_status_shows_upstreams_and_pools(busy):
     assert shown.exit_code == 0, shown.output
     lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
     assert "ready" in lines["Serinus"]
-    assert lines["chat"][2:4] == ["50.0", "%"]
+    assert lines["chat"][1:5] == ["0", "0.5", "50.0", "%"]
     assert lines["up0"][1:4] == ["1", "50", "/"]  # of the pools' table, which comes last
     (up1,) = [line for line in shown.output.splitlines() if line.startswith("up1 ")]
     assert "failing" in up1
@@ -54,8 +60,8 @@ async def test_status_shows_which_keys_rest_and_for_how_long(busy):
     busy.key("up1", "main").account.cool("gpt-[4.1]", busy.clock() + 90, busy.clock())
     shown = await call("status", "--admin", busy.admin_url)
     lines = {line.split()[0]: line.split() for line in shown.output.splitlines() if line.strip()}
-    assert lines["up0/main"][1] == "resting"
-    assert (lines["up1/main"][1], *lines["up1/main"][-2:]) == ("cooling", "gpt-[4.1]", "90")
+    assert lines["up0/main"][1:3] == ["resting", "401"]
+    assert (lines["up1/main"][1], *lines["up1/main"][-3:]) == ("cooling", "gpt-[4.1]", "90", "s")
 
 
 async def test_json_is_what_the_admin_api_says(busy):
@@ -72,13 +78,65 @@ async def test_top_looks_again_and_again(busy):
     assert "\x1b" not in shown.output
 
 
+async def test_top_in_a_terminal_listens_to_keys_and_leaves_what_it_saw_last(busy):
+    ours, its = pty.openpty()
+    environ = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = (sys.executable, "-m", "proxy", "top", "--interval", "50ms", "--admin", busy.admin_url)
+    process = await asyncio.create_subprocess_exec(*command, env=environ, stdin=its, stdout=its, stderr=its)
+    drawn = b""
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+
+        async def until(words: bytes) -> None:
+            nonlocal drawn
+            async with asyncio.timeout(PATIENCE_S):
+                while words not in drawn:
+                    drawn += await asyncio.to_thread(terminal.read, 65536)
+
+        try:
+            await until(b"s sorts: config")
+            os.write(ours, b"s")
+            await until(b"s sorts: rate")
+            os.write(ours, b"\t")
+            await until(b"Tab shows: upstreams")
+            await busy.serinus.admin.close()
+            await until(b"does not answer")
+            os.write(ours, b"q")
+            await until(b"\x1b[?1049l")
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            os.close(its)
+
+
+async def test_only_the_parts_that_are_asked_for_are_shown(busy):
+    shown = await call("status", "--only", "keys,pools", "--sort", "failed", "--admin", busy.admin_url)
+    firsts = [line.split()[0] for line in shown.output.splitlines() if line.strip()]
+    assert "upstream" not in firsts
+    assert firsts.index("up1") < firsts.index("up0") < firsts.index("key")
+    wrong = await call("status", "--only", "kees", "--admin", busy.admin_url)
+    assert (wrong.exit_code, "'kees' is none of upstreams, pools, canaries, keys, clients" in wrong.output) == (2, True)
+
+
+async def test_no_column_is_left_out_where_the_output_is_no_terminal(busy, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    shown = await asyncio.to_thread(CliRunner().invoke, main, ["status", "--admin", busy.admin_url])
+    assert "ejected" in shown.output
+    assert "200: 2" in shown.output
+    assert "\x1b" not in shown.output
+
+
 async def test_the_address_comes_from_the_environment_too(busy):
     assert (await call("status", SERINUS_ADMIN=busy.admin_url.removeprefix("http://"))).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["status", "top"])
-async def test_nobody_there_is_said_at_once(command, unused_tcp_port):
-    shown = await call(command, "--admin", f"http://127.0.0.1:{unused_tcp_port}")
+@pytest.mark.parametrize("command", [["status"], ["top", "--count", "1"]])
+async def test_nobody_there_is_said_at_once(command):
+    with socket.socket() as held:  # so that nobody else gets the port meanwhile
+        held.bind(("127.0.0.1", 0))
+        shown = await call(*command, "--admin", f"http://127.0.0.1:{held.getsockname()[1]}")
     assert shown.exit_code == 1
     assert "connection refused. Is it the address of the admin API?" in shown.output
 
@@ -148,16 +206,9 @@ def test_certificates_that_want_looking_after_are_named():
 
 def test_targets_of_an_upstream_stand_below_it():
     targets = {"10.0.0.7": TargetStatus(3, "up"), "fd00::8": TargetStatus(0, "ejected")}
-    shown = upstreams_table(status(upstreams={"up0": UpstreamStatus("http://x", "ok", 3, QUIET, {}, {}, targets)}))
-    cells = [[str(cell) for cell in column.cells] for column in shown.columns[:3]]
-    assert cells == [["up0", "  10.0.0.7", "  fd00::8"], ["ok", "up", "ejected"], ["3", "3", "0"]]
-
-
-def test_clients_that_do_something_are_shown():
-    shown = clients_table(status(clients={"web": ClientTraffic(3, 0), "batch": ClientTraffic(0, 17)}))
-    cells = [[str(cell) for cell in column.cells] for column in shown.columns]
-    assert cells == [["web", "batch"], ["3", "0"], ["0", "17"]]
-    assert clients_table(status()) is None
+    seen = status(upstreams={"up0": UpstreamStatus("http://x", "ok", 3, QUIET, {}, {}, targets)})
+    lines = [line.plain.split()[:3] for line in upstreams(seen, Trends()).lines(80)[2:]]
+    assert lines == [["up0", "ok", "3"], ["10.0.0.7", "up", "3"], ["fd00::8", "ejected", "0"]]
 
 
 def test_headline_says_that_it_drains():
@@ -188,5 +239,4 @@ def test_trends_are_bars_of_the_highest_rate():
 
 
 def test_waits_have_a_digit_after_the_point_only_where_it_matters():
-    cells = [list(column.cells) for column in upstreams_table(of_rate(1.0)).columns]
-    assert cells[5] == ["1.5 / 20 / 300"]
+    assert "1.5 / 20 / 300" in upstreams(of_rate(1.0), Trends()).lines(80)[-1].plain

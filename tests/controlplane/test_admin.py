@@ -140,8 +140,18 @@ KEY = {
     "draining": 0,
     "rotation": None,
     "rotation_said": "",
+    "resting": "",
+    "answers_per_s": 0.0,
+    "refusals": {},
 }
-QUIET = {"requests_per_s": 0.0, "failed_percent": 0.0, "first_byte_ms": None, "duration_ms": None}
+QUIET = {
+    "requests_per_s": 0.0,
+    "failed_percent": 0.0,
+    "first_byte_ms": None,
+    "duration_ms": None,
+    "retries_per_s": 0.0,
+    "codes": {},
+}
 
 
 async def test_status_before_anything_happened(start):
@@ -152,7 +162,7 @@ async def test_status_before_anything_happened(start):
     assert status.pop("uptime_s") == 4
     assert status.pop("window_s") == 4
     upstream = {"url": UP, "health": "idle", "inflight": 0, "traffic": QUIET, "outcomes": {}, "keys": {"main": KEY}}
-    upstream["targets"] = {}
+    upstream |= {"targets": {}, "last_failure_ago_s": None}
     member = {
         "upstream": "up0",
         "weight": 1,
@@ -161,7 +171,10 @@ async def test_status_before_anything_happened(start):
         "model": None,
         "key": None,
         "state": "up",
+        "ejected_s": 0.0,
+        "ejections": 0,
     }
+    pool = {"traffic": QUIET, "members": [member], "inflight": 0, "retries": {}, "ejections_per_s": 0.0}
     assert status == {
         "ready": True,
         "generation": 1,
@@ -169,12 +182,14 @@ async def test_status_before_anything_happened(start):
         "traffic": QUIET,
         "answered_here_per_s": 0.0,
         "upstreams": {"up0": upstream},
-        "pools": {"chat": {"traffic": QUIET, "members": [member]}},
+        "pools": {"chat": pool},
         "last_reload": None,
         "certificates": {},
         "clients": {},
         "canaries": {},
         "workers": 1,
+        "clients_quiet": 1,
+        "limited_per_s": 0.0,
     }
 
 

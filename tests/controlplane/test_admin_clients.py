@@ -134,7 +134,21 @@ async def test_new_client_has_the_models_and_limits_that_it_is_given(start):
     metrics = (await call(running, "/metrics")).text
     assert 'serinus_limited_total{client="new",limit="requests"} 1.0' in metrics
     assert 'limit="tokens"' not in metrics
-    assert (await call(running, "/status")).json()["clients"] == {"new": {"inflight": 0, "refused": 1}}
+    running.pass_time(10)
+    seen = (await call(running, "/status")).json()
+    assert seen["clients"] == {
+        "new": {
+            "inflight": 0,
+            "refused": 1,
+            "requests_per_s": 0.2,
+            "refused_per_s": 0.1,
+            "tokens_per_minute": None,
+            "limits": {"requests_per_minute": 2},
+            "left": {"requests_per_minute": 0},
+            "refused_by": {"requests": 1},
+        }
+    }
+    assert (seen["limited_per_s"], seen["clients_quiet"]) == (0.1, 1)
 
 
 async def test_keys_of_one_client_share_its_limits(start):

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from proxy.controlplane.status import Status
-from tests.support.raw import RawCaller, ask, get
+from tests.support.raw import RawCaller, ask, get, post
 from tests.support.running import config_for
 from tests.support.scripted import Held, answering, whole
 
@@ -112,3 +112,48 @@ async def test_what_is_sent_can_be_read_again(proxy, scripted):
     await ask(running.port, get())
     status = status_of(running)
     assert msgspec.json.decode(msgspec.json.encode(status), type=Status) == status
+
+
+async def test_clients_that_called_are_told_with_rates_and_what_is_left_of_their_limits(proxy, scripted):
+    upstream = await scripted(answering(whole(b'{"usage":{"total_tokens":50}}')))
+    clients = """clients:
+  - {name: web, key: client-key, limits: {tokens_per_minute: 1000, concurrent: 5}}
+  - {name: open, key: other-key}
+  - {name: never, key: third-key}
+"""
+    running = await proxy(config_for(upstream.url, clients=False, top=clients))
+    for _ in range(2):
+        await ask(running.port, post())
+    await ask(running.port, get().replace(b"client-key", b"other-key"))
+    running.pass_time(10)
+    seen = status_of(running)
+    web = seen.clients["web"]
+    assert (web.requests_per_s, web.tokens_per_minute, web.inflight, web.refused) == (0.2, 600, 0, 0)
+    assert (web.limits, web.left["concurrent"]) == ({"tokens_per_minute": 1000, "concurrent": 5}, 5)
+    assert (seen.clients["open"].requests_per_s, seen.clients["open"].tokens_per_minute) == (0.1, None)
+    assert (list(seen.clients), seen.clients_quiet) == (["open", "web"], 1)
+
+
+async def test_codes_retries_and_the_last_failure_are_told(proxy, scripted):
+    good, bad = await scripted(answering(whole(b"{}"))), await scripted(answering(BUSY))
+    running = await proxy(config_for(good.url, bad.url, pool="retry: {attempts: 2}"))
+    for _ in range(4):
+        await ask(running.port, get())
+    running.pass_time(10)
+    running.pass_time(20)
+    seen = status_of(running)
+    up1, pool = seen.upstreams["up1"], seen.pools["chat"]
+    assert (up1.traffic.codes, pool.traffic.codes) == ({}, {"200": 4})
+    assert sum(pool.retries.values()) == round(30 * pool.traffic.retries_per_s) == up1.outcomes["upstream_error"]
+    assert (up1.last_failure_ago_s, seen.upstreams["up0"].last_failure_ago_s) == (20, None)
+
+
+async def test_an_ejected_member_says_for_how_long(proxy, scripted):
+    good, bad = await scripted(answering(whole(b"{}"))), await scripted(answering(BUSY))
+    running = await proxy(config_for(good.url, bad.url, pool="outlier: {consecutive_failures: 1, base_ejection: 30s}"))
+    for _ in range(2):
+        await ask(running.port, get())
+    running.pass_time(10)
+    pool = status_of(running).pools["chat"]
+    assert [(each.state, each.ejected_s, each.ejections) for each in pool.members] == [("up", 0, 0), ("ejected", 20, 1)]
+    assert pool.ejections_per_s == 0.1

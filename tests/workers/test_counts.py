@@ -61,6 +61,7 @@ def numbers(process: Process) -> tuple[dict, dict]:
         counts |= {("ejections", name, upstream): count for upstream, count in pool.ejections.items()}
     for name, client in registry.clients.items():
         counts |= {("limited", name, limit): count for limit, count in client.limited.items()}
+        counts["requests of", name], counts["tokens of", name] = client.requests, client.tokens
     for name, canary in registry.canaries.items():
         gauges["canary", name] = canary.copies
         counts["sent", name], counts["failed", name] = canary.copies_sent, canary.copies_failed
@@ -132,6 +133,11 @@ class Telling(RuleBasedStateMachine):
     @rule(worker=WORKERS, name=st.sampled_from(NAMES), limit=st.sampled_from(("requests", "tokens", "concurrent")))
     def limit(self, worker, name, limit):
         self.workers[worker].registry.client(name).limited[limit] += 1
+
+    @rule(worker=WORKERS, name=st.sampled_from(NAMES), tokens=st.integers(0, 9))
+    def call(self, worker, name, tokens):
+        client = self.workers[worker].registry.client(name)
+        client.requests, client.tokens = client.requests + 1, client.tokens + tokens
 
     @rule(worker=WORKERS, by=BY)
     def copy(self, worker, by):

@@ -140,7 +140,7 @@ class Demo:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             async for _ in self._looks():
                 look()
-                live.update(view.screen(console.width), refresh=True)
+                live.update(view.screen(), refresh=True)
         console.print(view.report(_now(), last=True), "Serinus has stopped.")
 
     async def _print(self, view: View, look: Callable[[], None]) -> None:
@@ -169,7 +169,7 @@ def _take_picture(view: View, path: Path) -> None:
     console = Console(
         record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor"
     )
-    console.print(view.screen(PICTURE_COLUMNS))
+    console.print(view.screen())
     console.save_svg(str(path), title="serinus demo")
 
 

@@ -16,11 +16,11 @@ from proxy.benchmark.sample import Sample
 from proxy.benchmark.summary import answered_of, spread
 from proxy.cli.demo.canary_panel import Explained, canary_line, decision, is_over, panel
 from proxy.cli.demo.traffic import Traffic
-from proxy.cli.status_view import Trends, headline, pools_table
+from proxy.cli.status_sections import pools
+from proxy.cli.status_view import Trends, headline
 from proxy.controlplane.status import Status
 
 LAST_REQUESTS = 6
-WIDE = 110  # columns: room for the trends
 
 
 class LastRequests:
@@ -52,8 +52,8 @@ class View:
     def canary_is_over(self) -> bool:
         return self._canary is not None and is_over(self._canary)
 
-    def screen(self, width: int) -> Group:
-        upstreams = self._part("upstreams", pools_table(self._status, self._trends if width >= WIDE else None))
+    def screen(self) -> Group:
+        upstreams = self._part("upstreams", pools(self._status, self._trends))
         callers = self._part("callers", self._callers())
         to_try = self._part("try it", Text(self.to_try, no_wrap=True))
         requests = self._part("requests as they end", self._requests())
@@ -67,7 +67,11 @@ class View:
 
     def report(self, at: datetime, *, last: bool = False) -> Group:
         """For paper. The last one says all of the canary."""
-        parts: list[RenderableType] = [Text(f"{at:%H:%M:%S}", "dim"), pools_table(self._status), self._callers()]
+        parts: list[RenderableType] = [
+            Text(f"{at:%H:%M:%S}", "dim"),
+            pools(self._status, self._trends),
+            self._callers(),
+        ]
         if self._canary is not None and last:
             parts += ["", panel(self._canary, self._status)]
         elif self._canary is not None:

@@ -1,6 +1,7 @@
-"""A simulated upstream of its own, in a terminal: `python -m proxy.simulation --port 9001 --ttft 200ms`."""
+"""A simulated upstream of its own, in a terminal: `serinus simulate --port 9001 --ttft 200ms`."""
 
 import asyncio
+import os
 import random
 import re
 import signal
@@ -57,7 +58,10 @@ def main(
     api_key: str | None,
     seed: int,
 ) -> None:
-    """Serve a simulated LLM API, in the words of OpenAI and of Anthropic."""
+    """Serve a simulated LLM API, in the words of OpenAI and of Anthropic.
+
+    What it says is meaningless; how fast, and how it fails, is what the options say. Nothing leaves this machine.
+    """
     behaviour = Behaviour(
         name=name,
         ttft_s=ttft,
@@ -75,7 +79,8 @@ def main(
     try:
         uvloop.run(_serve(upstream, host, port))
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        why = os.strerror(error.errno).lower() if error.errno else error  # asyncio's own says the address again
+        raise click.ClickException(f"cannot listen on {host}:{port}: {why} (choose another with --port)") from None
 
 
 async def _serve(upstream: SimulatedUpstream, host: str, port: int) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import re
+import shutil
 import socket
 import stat
 import sys
@@ -70,9 +71,8 @@ class Scene:
         for entry in ROOT.iterdir():
             if not entry.name.startswith(".") and entry.name != "config":
                 (self.folder / entry.name).symlink_to(entry)
-        (self.folder / "config").mkdir()
-        for example in (ROOT / "config").iterdir():
-            (self.folder / "config" / example.name).write_text(await self.translated(example.read_text()))
+        for example in shutil.copytree(ROOT / "config", self.folder / "config").glob("**/*.yaml"):
+            example.write_text(await self.translated(example.read_text()))
         self._bin.mkdir()
         ports = dict(zip(("listen", "admin", "simulated"), map(self._words.get, _DEFAULT_PORTS), strict=True))
         (self._bin / "serinus").write_text(_SERINUS.format(python=sys.executable, **ports))
@@ -126,6 +126,8 @@ class Scene:
         elif not is_run(text):
             raise NotAsShown(f"line {command.line}: neither run nor listed in tests/docs/stand_ins.py: {text}")
         kind = lasting(text) if command.exit_status == 0 else None
+        if kind is not None:
+            text = re.sub(r"\s&\s*(#.*)?$", "", text)  # it is left running here, too
         shown = "" if there is not None else command.shown
         await self._go(Command(shortened(text), shown, command.line), kind)
 

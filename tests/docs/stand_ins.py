@@ -82,7 +82,7 @@ LOOKS = re.compile(r"serinus (status|(keys|clients|canary) list|canary show)\b|c
 # Measuring takes as long as it is asked to; that the options are right shows in little time, too.
 SHORTER = (
     (r"^(serinus bench [^#\n]*--duration) \S+", r"\1 1s"),
-    (r"^(serinus bench (?!.*--duration)[^#\n]*[^#\s])", r"\1 --requests 2 --tokens 5"),
+    (r"^(serinus bench (?!.*--(?:duration|requests))[^#\n]*[^#\s])", r"\1 --requests 2 --tokens 5"),
 )
 
 

@@ -5,6 +5,7 @@ import random
 import re
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from compose_spec import PyCompose
@@ -55,6 +56,13 @@ def test_images_of_others_are_pinned():
     assert {image for image in images if not re.search(r":v?\d+\.\d+\.\d+$", image)} == set()
 
 
+def test_our_image_is_built_by_one_service_and_pulled_by_none():
+    ours = {name: service["pull_policy"] for name, service in SERVICES.items() if service["image"] == "serinus"}
+    assert ours.pop("serinus") == "build"
+    assert SERVICES["serinus"]["build"] == "."
+    assert set(ours.values()) == {"never"}
+
+
 def test_configuration_is_valid_without_warnings_and_needs_no_variable_that_is_not_set():
     loaded = load(CONFIG, ENVIRON)
     assert loaded.warnings == ()
@@ -77,7 +85,7 @@ def test_simulated_providers_are_where_the_configuration_says(name):
 
 def test_callers_call_it_where_they_are_wanted():
     command, *arguments = SERVICES["callers"]["command"]
-    options = main.commands[command].make_context(command, arguments).params
+    options = main.get_command(click.Context(main), command).make_context(command, arguments).params
     assert (options["url"], options["rate"]) == ("http://serinus:8080/v1", 4.0)
     assert SERVICES["callers"]["profiles"] == ["callers"]
 

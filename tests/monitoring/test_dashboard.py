@@ -25,7 +25,7 @@ def filled_in(expression: str) -> str:
 def expressions() -> dict[str, str]:
     """All that the dashboard asks Prometheus, by where it stands."""
     found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in PANELS for target in panel["targets"]}
-    found |= {f"annotation {each['name']}": each["expr"] for each in DASHBOARD["annotations"]["list"]}
+    found |= {f"annotation {each['name']}": each["target"]["expr"] for each in DASHBOARD["annotations"]["list"]}
     for name, variable in VARIABLES.items():
         if variable["type"] == "query":
             found[f"variable {name}"] = LABEL_VALUES.fullmatch(variable["query"]["query"])[1]
@@ -104,3 +104,10 @@ def test_panels_lie_beside_each_other():
     for one, other in combinations(DASHBOARD["panels"], 2):
         assert not cells(one) & cells(other), (one["title"], other["title"])
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_dashboard_shows_every_metric_of_ours():
+    shown = {
+        re.sub("_(bucket|count|sum)$", "", metric) for text in expressions().values() for metric, _ in selectors(text)
+    }
+    assert exported() - shown == set()

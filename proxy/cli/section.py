@@ -1,8 +1,8 @@
 """A table for a terminal that is too narrow, or too low, for all of it.
 
 rich shortens all columns alike until they fit, numbers too, and cuts what is below the last line without a word. Here
-each column says how much it matters: those that matter least are left out, whole, until the others fit; only then names
-are shortened, in the middle. Rows beyond the last line are counted.
+each column says how much it matters: those that matter least are left out, whole, until the others fit. Names lose
+their middle, but stay long enough to be told apart. Rows beyond the last line are counted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 GAP = 2
-SHORTEST_NAME = 12
+SHORTEST_NAME = 22
 SORTS = ("config", "rate", "failed", "inflight", "name")
 
 
@@ -40,18 +40,19 @@ class Section:
     name: str  # what its rows are, in the plural
     columns: Sequence[Column]
     rows: list[Row] = field(default_factory=list)
+    note: str = ""  # a line below
 
     @property
     def height(self) -> int:
         """In lines, where there is room for all."""
-        return self._head_height + sum(1 for _ in _flat(self.rows))
+        return self._head_height + sum(1 for _ in _flat(self.rows)) + bool(self.note)
 
     @property
     def _head_height(self) -> int:
         return max(len(column.title.split("\n")) for column in self.columns)
 
     def sorted(self, by: str) -> "Section":
-        return Section(self.name, self.columns, _sorted(self.rows, by))
+        return Section(self.name, self.columns, _sorted(self.rows, by), self.note)
 
     def lines(self, width: int, height: int | None = None, skip: int = 0) -> list[Text]:
         """At most so many, with those that say how many rows are not shown. `skip`: rows to begin after."""
@@ -60,7 +61,7 @@ class Section:
         titles = [self.columns[at].title.split("\n") for at in shown]
         head = [[title[line] if line < len(title) else "" for title in titles] for line in range(self._head_height)]
         lines = [Text(self._line(cells, shown, widths).plain, "dim", no_wrap=True) for cells in head]
-        room = len(rows) if height is None else max(0, height - len(lines))
+        room = len(rows) if height is None else max(0, height - len(lines) - bool(self.note))
         skip = max(0, min(skip, len(rows) - room + 1 if room < len(rows) else 0))
         if skip:
             room -= 1
@@ -74,7 +75,7 @@ class Section:
         ]
         if left > room:
             lines.append(Text(f"… {left - max(0, room)} more {self.name}", "dim"))
-        return lines
+        return [*lines, Text(self.note, "dim")] if self.note else lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self.lines(options.max_width)

@@ -1,7 +1,7 @@
 """All of a status on one screen, or on paper; and what the keys of `serinus top` change of it.
 
 On a screen nothing is cut without a word: where the parts are higher than it, those that have most rows give way first,
-and say how many rows they do not show.
+and say how many rows they do not show. Parts of which next to nothing could be seen are only named.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from proxy.cli.status_view import Trends, certificate_lines, headlines, reload_l
 from proxy.controlplane.status import Status
 
 PARTS = ("upstreams", "pools", "canaries", "keys", "clients")
+LEAST_LINES = 5  # of a part, its head too, or it is better not begun
 
 
 @dataclass(slots=True)
@@ -56,12 +57,16 @@ def page(status: Status, trends: Trends, wanted: Wanted, width: int) -> list[Tex
 def screen(status: Status, trends: Trends, wanted: Wanted, width: int, height: int) -> list[Text]:
     """So many lines at most."""
     top, parts = list(_top(status, width)), wanted.of(status, trends)
-    room = height - len(top) - 1
     wanted.skip = min(wanted.skip, max(0, parts[0].height - 1)) if len(parts) == 1 else 0
     lines = top if parts else [*top, *_none(wanted)]
-    for section, given in zip(parts, shared([section.height + 1 for section in parts], room), strict=True):
-        if given > 1:
-            lines += [Text(), *section.lines(width, given - 1, wanted.skip)]
+    below: list[str] = []
+    room = height - len(top) - 1  # but for the keys
+    while len(parts) > 1 and sum(min(part.height, LEAST_LINES) + 1 for part in parts) + bool(below) > room:
+        below.insert(0, parts.pop().name)
+    for part, given in zip(parts, shared([part.height + 1 for part in parts], room - bool(below)), strict=True):
+        lines += [Text(), *part.lines(width, given - 1, wanted.skip)]
+    if below:
+        lines.append(Text(f"… {', '.join(below)}: Tab shows them", "dim"))
     return [*lines[: height - 1], *[Text()] * (height - 1 - len(lines)), _keys(wanted, width)]
 
 

@@ -162,7 +162,7 @@ def keys(status: Status) -> Section:
         Column("refused", 3, words=12),
         Column("last used\nago", 4),
         Column("value", 5, words=12),
-        Column("rests, rotation", 1, words=20),
+        Column("rests, rotation", 1, words=28),
     )
     every = [(f"{name}/{key}", of) for name, upstream in status.upstreams.items() for key, of in upstream.keys.items()]
     return Section("keys", columns, [_key(*of) for of in every])
@@ -203,10 +203,8 @@ def clients(status: Status) -> Section:
         Column("tokens left\nof a minute's", 1),
         Column("at once\nof at most", 4),
     )
-    rows = [_client(name, client) for name, client in status.clients.items()]
-    if status.clients and status.clients_quiet:
-        rows.append(Row([Text(f"{status.clients_quiet} more never called", "dim")], rate=-1, failed=-1, inflight=-1))
-    return Section("clients", columns, rows)
+    note = f"{status.clients_quiet} never called" if status.clients_quiet else ""
+    return Section("clients", columns, [_client(*of) for of in status.clients.items()], note)
 
 
 def _client(name: str, client: ClientTraffic) -> Row:

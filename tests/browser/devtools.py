@@ -1,7 +1,8 @@
-"""A headless Chromium that is driven: opened, clicked, typed into, looked at. No driver: it speaks the DevTools Protocol.
+"""A headless Chromium that is driven: clicked, typed into, looked at. No driver: it speaks the DevTools Protocol.
 
 https://chromedevtools.github.io/devtools-protocol/: JSON over one WebSocket, commands with numbers and events without.
-The port is the system's choice: Chromium writes it into a file of its profile when it listens.
+The port is the system's choice: Chromium says it when it listens. One process serves many tests: each connects anew,
+and its pages share nothing with those of others.
 """
 
 import asyncio
@@ -9,9 +10,11 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import threading
 from base64 import b64decode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,7 +42,9 @@ class Browser:
         async for message in self._socket:
             heard = json.loads(message.data)
             if "id" in heard:
-                self._answers.pop(heard["id"]).set_result(heard)
+                answer = self._answers.pop(heard["id"])
+                if not answer.done():  # somebody may have stopped waiting
+                    answer.set_result(heard)
             elif (page := self._pages.get(heard.get("sessionId", ""))) is not None:
                 page.heard(heard["method"], heard["params"])
 
@@ -56,7 +61,7 @@ class Browser:
         return result
 
     @asynccontextmanager
-    async def page(self, width: int = 1280, height: int = 900, *, dark: bool = False) -> AsyncIterator["Page"]:
+    async def page(self, width: int, height: int, *, dark: bool = False, scale: float = 1) -> AsyncIterator["Page"]:
         """A page that shares nothing with others: no storage, no cache."""
         context = (await self.call("Target.createBrowserContext"))["browserContextId"]
         try:
@@ -65,7 +70,7 @@ class Browser:
             page = self._pages[attached["sessionId"]] = Page(self, attached["sessionId"])
             for domain in ("Page", "Runtime", "Log"):
                 await page.call(f"{domain}.enable")
-            await page.resize(width, height)
+            await page.resize(width, height, scale)
             await page.prefer(dark=dark)
             yield page
         finally:
@@ -92,8 +97,8 @@ class Page:
         await self.call("Page.navigate", url=url)
         await self.until("document.readyState === 'complete'")
 
-    async def resize(self, width: int, height: int) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    async def resize(self, width: int, height: int, scale: float = 1) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
         await self.call("Emulation.setDeviceMetricsOverride", **metrics)
 
     async def prefer(self, *, dark: bool) -> None:
@@ -128,9 +133,9 @@ class Page:
         return found
 
     async def shows(self, selector: str, text: str) -> None:
-        """Wait until the element's text has this in it."""
-        place, wanted = json.dumps(selector), json.dumps(text)
-        await self.until(f"document.querySelector({place})?.innerText.includes({wanted})")
+        """Wait until the element is seen, and its text has this in it."""
+        place, wanted = f"document.querySelector({json.dumps(selector)})", json.dumps(text)
+        await self.until(f"{place}.checkVisibility() && {place}.innerText.includes({wanted})")
 
     async def type(self, selector: str, text: str) -> None:
         place = json.dumps(selector)
@@ -155,6 +160,7 @@ class Page:
 
     async def picture(self, path: Path, selector: str | None = None) -> None:
         """What is in the window; or all of one element. As WebP where the name says so."""
+        await self.call("Page.bringToFront")  # what is behind another is not drawn
         form = {"format": "webp", "quality": 82} if path.suffix == ".webp" else {"format": "png"}
         if selector is not None:
             place = json.dumps(selector)
@@ -167,37 +173,40 @@ class Page:
         path.write_bytes(b64decode(found["data"]))
 
 
-@asynccontextmanager
-async def browser() -> AsyncIterator[Browser]:
-    """One Chromium, and none of its processes is left at the end."""
+@contextmanager
+def launched() -> Iterator[str]:
+    """One Chromium: where it is to be driven. None of its processes is left at the end."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        process = await asyncio.create_subprocess_exec(
-            "chromium",
-            *FLAGS,
-            "--remote-debugging-port=0",
-            f"--user-data-dir={home}/profile",
-            "about:blank",
+        process = subprocess.Popen(
+            ["chromium", *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={home}/profile", "about:blank"],
             env=os.environ | {"HOME": home, "TMPDIR": home},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        assert process.stderr is not None
         try:
-            assert process.stderr is not None
-            async with asyncio.timeout(PATIENCE_S):
-                while b"DevTools listening on " not in (line := await process.stderr.readline()):
-                    assert line, "chromium ended before it listened"
-            url = line.decode().partition("listening on ")[2].strip()
-            drain = asyncio.get_running_loop().create_task(process.stderr.read())  # noqa: TID251 - awaited below
-            async with aiohttp.ClientSession() as session, session.ws_connect(url, max_msg_size=0) as socket:
-                driven = Browser(socket)
-                listening = asyncio.get_running_loop().create_task(driven.listen())
-                try:
-                    yield driven
-                finally:
-                    listening.cancel()
+            said = b""
+            while b"DevTools listening on " not in said:
+                said = process.stderr.readline()
+                assert said, "chromium ended before it listened"
+            reader = threading.Thread(target=process.stderr.read, daemon=True)  # lest it wait to be read
+            reader.start()
+            yield said.decode().partition("listening on ")[2].strip()
         finally:
             os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        await drain
+            process.wait()
+        reader.join()
+        process.stderr.close()
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Browser]:
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, max_msg_size=0) as socket:
+        driven = Browser(socket)
+        listening = asyncio.get_running_loop().create_task(driven.listen())
+        try:
+            yield driven
+        finally:
+            listening.cancel()

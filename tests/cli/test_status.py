@@ -2,6 +2,11 @@
 
 import asyncio
 import json
+import os
+import pty
+import socket
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +16,7 @@ from proxy.cli.status_sections import upstreams
 from proxy.cli.status_view import Trends, certificate_lines, headline, reload_line
 from proxy.controlplane.certificates import CertificateStatus
 from proxy.controlplane.status import Quantiles, Status, TargetStatus, Traffic, UpstreamStatus
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import ask, get
 from tests.support.running import config_for
 from tests.support.scripted import answering, whole
@@ -72,13 +78,65 @@ async def test_top_looks_again_and_again(busy):
     assert "\x1b" not in shown.output
 
 
+async def test_top_in_a_terminal_listens_to_keys_and_leaves_what_it_saw_last(busy):
+    ours, its = pty.openpty()
+    environ = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = (sys.executable, "-m", "proxy", "top", "--interval", "50ms", "--admin", busy.admin_url)
+    process = await asyncio.create_subprocess_exec(*command, env=environ, stdin=its, stdout=its, stderr=its)
+    drawn = b""
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+
+        async def until(words: bytes) -> None:
+            nonlocal drawn
+            async with asyncio.timeout(PATIENCE_S):
+                while words not in drawn:
+                    drawn += await asyncio.to_thread(terminal.read, 65536)
+
+        try:
+            await until(b"s sorts: config")
+            os.write(ours, b"s")
+            await until(b"s sorts: rate")
+            os.write(ours, b"\t")
+            await until(b"Tab shows: upstreams")
+            await busy.serinus.admin.close()
+            await until(b"does not answer")
+            os.write(ours, b"q")
+            await until(b"\x1b[?1049l")
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            os.close(its)
+
+
+async def test_only_the_parts_that_are_asked_for_are_shown(busy):
+    shown = await call("status", "--only", "keys,pools", "--sort", "failed", "--admin", busy.admin_url)
+    firsts = [line.split()[0] for line in shown.output.splitlines() if line.strip()]
+    assert "upstream" not in firsts
+    assert firsts.index("up1") < firsts.index("up0") < firsts.index("key")
+    wrong = await call("status", "--only", "kees", "--admin", busy.admin_url)
+    assert (wrong.exit_code, "'kees' is none of upstreams, pools, canaries, keys, clients" in wrong.output) == (2, True)
+
+
+async def test_no_column_is_left_out_where_the_output_is_no_terminal(busy, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    shown = await asyncio.to_thread(CliRunner().invoke, main, ["status", "--admin", busy.admin_url])
+    assert "ejected" in shown.output
+    assert "200: 2" in shown.output
+    assert "\x1b" not in shown.output
+
+
 async def test_the_address_comes_from_the_environment_too(busy):
     assert (await call("status", SERINUS_ADMIN=busy.admin_url.removeprefix("http://"))).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["status", "top"])
-async def test_nobody_there_is_said_at_once(command, unused_tcp_port):
-    shown = await call(command, "--admin", f"http://127.0.0.1:{unused_tcp_port}")
+@pytest.mark.parametrize("command", [["status"], ["top", "--count", "1"]])
+async def test_nobody_there_is_said_at_once(command):
+    with socket.socket() as held:  # so that nobody else gets the port meanwhile
+        held.bind(("127.0.0.1", 0))
+        shown = await call(*command, "--admin", f"http://127.0.0.1:{held.getsockname()[1]}")
     assert shown.exit_code == 1
     assert "connection refused. Is it the address of the admin API?" in shown.output
 

@@ -27,7 +27,7 @@ class Recipe:
         (folder / "bin").mkdir()
         base = Path(sys._base_executable).resolve()
         (folder / "bin/python3").symlink_to(base)
-        self.environ |= {"PATH": f"{folder}/bin:{os.environ['PATH']}", "TMPDIR": str(folder), "PIP_NO_COMPILE": "1"}
+        self.environ |= {"PATH": f"{folder}/bin:{os.environ['PATH']}", "TMPDIR": str(folder), "PIP_COMPILE": "0"}
 
     def here(self, text: str) -> str:
         """A path of the image, or a command that names some, in the folder."""

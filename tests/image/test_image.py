@@ -95,7 +95,7 @@ async def test_what_it_makes_has_no_build_tools_serves_is_healthy_writes_only_it
     image.build()
     assert {"serinus", "aiohttp", "opentelemetry_sdk"} <= image.installed()
     assert image.installed() & {"pip", "setuptools", "wheel", "hatchling", "pytest"} == set()
-    text = re.search(r"```yaml\n(listen:.*?)```", (ROOT / "docs/containers.md").read_text(), re.DOTALL)[1]
+    text = re.search(r"```yaml\n(# serinus.yaml\n.*?)```", (ROOT / "docs/containers.md").read_text(), re.DOTALL)[1]
     config = Path(image.here(last("CMD")[-1]))
     config.parent.mkdir(parents=True)
     config.write_text(image.here(re.sub(r"0\.0\.0\.0:\d+", "127.0.0.1:0", text)))

@@ -104,3 +104,10 @@ def test_panels_lie_beside_each_other():
     for one, other in combinations(DASHBOARD["panels"], 2):
         assert not cells(one) & cells(other), (one["title"], other["title"])
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_dashboard_shows_every_metric_of_ours():
+    shown = {
+        re.sub("_(bucket|count|sum)$", "", metric) for text in expressions().values() for metric, _ in selectors(text)
+    }
+    assert exported() - shown == set()

@@ -75,6 +75,7 @@ OpenAI(base_url="{root}/v1", api_key="none")            # openai
 Anthropic(base_url="{root}/anthropic", api_key="none")  # anthropic
 
 serinus bench {root}/v1 --model gpt-4.1 --stream both
+open {admin}/  # the status page, with a playground
 serinus top --admin {admin}
 curl {admin}/metrics
 cat {config}"""

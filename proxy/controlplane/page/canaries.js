@@ -8,6 +8,8 @@ import { state, table } from "./table.js";
 
 const MOST_POINTS = 600;
 const DECISIONS = ["promoted", "rolled_back", "aborted"];
+const DECIDED = ["failed", "aborted", "succeeded", "rolling_back", "promoting", "baking"];
+const OVER = ["failed", "aborted", "succeeded"]; // nothing is looked at any more
 
 const shown = new Map(); // the last of each, by name
 let canaries = null;
@@ -39,6 +41,7 @@ function draw() {
 class Card {
   #before = ""; // what the history was asked for
   #last = null;
+  #marks = [];
   #points = [];
 
   constructor(name) {
@@ -66,15 +69,15 @@ class Card {
 
   update(one) {
     state(this.parts.standing, one.state);
-    say(this.parts.about, `${one.canary_pool} beside ${one.baseline_pool} · ${percent(one.weight)} of the requests · ${one.mode}`);
+    say(this.parts.about, `${one.canary_pool} beside ${one.baseline_pool} · ${percent(one.weight)} of the requests${one.mode === "canary" ? "" : ` · ${one.mode}`}`);
     this.steps.update(one.steps.map((step, at) => [at, stepOf(step, at, one)]));
     const counts = one.analysis;
     this.arms.update(["baseline", "canary"].map((arm) => [arm, armOf(arm, one, counts)]));
     this.meters.update(metersOf(one));
     const decided = one.events.findLast((event) => DECISIONS.includes(event.name));
-    const over = decided && ["failed", "aborted", "succeeded", "rolling_back", "promoting", "baking"].includes(one.state);
+    const over = decided && DECIDED.includes(one.state);
     this.parts.decision.hidden = !over;
-    say(this.parts.decision, over ? decided.text : "");
+    say(this.parts.decision, over ? decision(decided, one) : "");
     mark(this.parts.decision, `decision ${decided?.name === "promoted" ? "good" : "bad"}`);
     say(this.parts.waits, one.waits_for.length ? `Waits for: ${one.waits_for.join("; ")}` : "");
     const first = one.events[0]?.ago_s ?? 0;
@@ -86,44 +89,41 @@ class Card {
 
   // The past is asked for when the page opens, and again when something happened: what decided is in it.
   #remember(one) {
-    const now = Date.now();
-    if (!this.#last || point(one, now).weight !== this.#points.at(-1)?.weight || this.#moved(one)) {
-      this.#points.push(point(one, now));
-    }
+    if (!OVER.includes(one.state)) this.#points.push(point(one, Date.now()));
     if (this.#points.length > MOST_POINTS) this.#points = this.#points.filter((_, at) => at % 2 === 0);
-    const version = `${one.id} ${one.state} ${one.step} ${one.events.length} ${one.events.at(-1)?.name}`;
+    const version = [one.id, one.state, one.step, one.events.length, one.events.at(-1)?.name].join(" ");
     if (version !== this.#before) {
       const anew = !this.#before.startsWith(`${one.id} `);
       this.#before = version;
       this.#fetch(anew);
     }
-    this.#plot(one, now);
-  }
-
-  // A decided rollout stands still, and so does its plot.
-  #moved(one) {
-    return !["failed", "aborted", "succeeded"].includes(one.state);
+    this.plot.update(this.#points, this.#marks, one.analysis.proof_wanted);
   }
 
   async #fetch(anew) {
     try {
-      const { history } = await json(`/canaries/${encodeURIComponent(this.name)}`);
+      const one = await json(`/canaries/${encodeURIComponent(this.name)}`);
       const now = Date.now();
-      const past = history.map(({ ago_s, ...rest }) => ({ t: now - 1000 * ago_s, ...rest }));
-      const begins = past[0]?.t ?? Infinity;
-      const ends = past.at(-1)?.t ?? 0;
-      const known = anew ? [] : this.#points.filter((each) => each.t < begins - 1000);
-      this.#points = [...known, ...past, ...this.#points.filter((each) => each.t > ends)];
-      this.#plot(this.#last, now);
+      const past = one.history.map(({ ago_s, ...rest }) => ({ t: now - 1000 * ago_s, ...rest }));
+      const [begins, ends] = [past[0]?.t ?? Infinity, past.at(-1)?.t ?? 0];
+      const before = anew ? [] : this.#points.filter((each) => each.t < begins - 1000);
+      const after = OVER.includes(one.state) && past.length ? [] : this.#points.filter((each) => each.t > ends);
+      this.#points = [...before, ...past, ...after];
+      // Ages are those of the last look, which is the last point.
+      this.#marks = one.events.map((event) => ({ t: (ends || now) - 1000 * event.ago_s, name: event.name }));
+      this.plot.update(this.#points, this.#marks, one.analysis.proof_wanted);
     } catch {
       // It is asked for again when the next thing happens; until then there is what was seen from here.
+      this.#before = "";
     }
   }
+}
 
-  #plot(one, now) {
-    const marks = one.events.map((event) => ({ t: now - 1000 * event.ago_s, name: event.name }));
-    this.plot.update(this.#points, marks, one.analysis.proof_wanted);
-  }
+// `Rolled back after 1 min 24 s: E=468.6 ≥ 400 after 118 canary requests`.
+function decision(event, one) {
+  const what = words(event.name);
+  const why = event.text.slice(event.text.indexOf(": ") + 2);
+  return `${what[0].toUpperCase()}${what.slice(1)} after ${lasted(one.events[0].ago_s - event.ago_s)}: ${why}`;
 }
 
 function point(one, t) {

@@ -29,7 +29,8 @@ const live = new Live({
     if (away !== null) asked = -Infinity; // what was asked may have changed
     away = null;
     find("unlock").hidden = true;
-    find("shown").hidden = false;
+    find("shown").hidden = find("parts").hidden = false;
+    find("shown").classList.remove("stale");
     find("forget").hidden = !token.get();
     link("live", "good");
     notice("");
@@ -38,6 +39,8 @@ const live = new Live({
   away(why) {
     away ??= Date.now();
     gap();
+    overview.away();
+    find("shown").classList.add("stale"); // it is as it was
     link("not there", "bad");
     const since = `since ${clock(away)}`;
     notice(
@@ -51,7 +54,7 @@ const live = new Live({
     const tried = token.get() !== "";
     token.forget();
     find("forget").hidden = true;
-    find("shown").hidden = true;
+    find("shown").hidden = find("parts").hidden = true;
     find("unlock").hidden = false;
     say(find("unlock-why"), tried ? "This token is not one of them." : "");
     find("unlock").dataset.said = why;

@@ -43,6 +43,11 @@ export function update(status) {
   say(tiles.process.more, `${workers} · up ${lasted(status.uptime_s)}`);
 }
 
+export function away() {
+  say(tiles.process.value, "not there");
+  mark(tiles.process.value, "value bad");
+}
+
 function quantiles(tile, found) {
   say(tile.value, found ? ms(found.p50) : DASH);
   say(tile.more, found ? `p95 ${ms(found.p95)} · p99 ${ms(found.p99)}` : "nothing came");

@@ -16,11 +16,11 @@ let running = null;
 export function begin() {
   form = el(
     "form",
-    { class: "card try", submit: (event) => (event.preventDefault(), running ? running.abort() : call()) },
+    { class: "card try", focusin: () => listed || models(), submit: (event) => (event.preventDefault(), running ? running.abort() : call()) },
     field("place", "Called", el("select", { id: "place", change: models })),
     field("model", "Model", el("input", { id: "model", list: "models", autocomplete: "off", spellcheck: "false", required: true })),
     el("datalist", { id: "models" }),
-    field("client-key", "Client key, if clients are listed", el("input", { id: "client-key", type: "password", autocomplete: "off", change: models })),
+    field("client-key", "Client key", el("input", { id: "client-key", type: "password", autocomplete: "off", change: models })),
     field("prompt", "Prompt", el("textarea", { id: "prompt", rows: "4", required: true, keydown: sends }, "Say something about canaries.")),
     el("button", { id: "send", type: "submit", class: "main" }, "Send"),
   );
@@ -42,6 +42,7 @@ function sends(event) {
 }
 
 let there = "";
+let listed = ""; // where the models were asked for
 
 // What can be called, as the routes in force have it.
 export async function update() {
@@ -55,18 +56,22 @@ export async function update() {
   );
   find("place").value = places[chosen] ? chosen : "0";
   form.places = places;
-  find("client-key").required = clients;
-  await models();
+  form.wantsKey = clients;
+  listed = "";
+  find("client-key").placeholder = clients ? "clients are listed: one of their keys" : "none is needed";
 }
 
+// The models there are: asked for when somebody is about to call, since it is a call itself. To look on makes none.
 async function models() {
   const place = form.places?.[find("place").value];
-  if (!place) return;
-  const listed = await relayed({ path: place.models, client_key: find("client-key").value }).then(
+  const key = find("client-key").value;
+  if (!place || (form.wantsKey && !key)) return;
+  listed = place.models;
+  const answered = await relayed({ path: place.models, client_key: key }).then(
     async (found) => (found.ok ? (await found.json()).data ?? [] : []),
     () => [],
   );
-  const names = listed.map((model) => model.id).filter((name) => typeof name === "string");
+  const names = answered.map((model) => model.id).filter((name) => typeof name === "string");
   find("models").replaceChildren(...names.map((name) => el("option", { value: name })));
   if (!find("model").value && names.length) find("model").value = names[0];
 }

@@ -6,7 +6,8 @@ import { linear, logarithmic, moments, path, powers, round } from "./scale.js";
 
 const LEFT = 46;
 const RIGHT = 12;
-const TITLE = 34; // above each, for its name
+const TITLE = 38; // above each, for its name
+const NARROW = 520; // there a panel's name is short, for beside it stand those of its lines
 const LOW = 0.1; // evidence below it says nothing more
 
 export class Plot {
@@ -26,13 +27,15 @@ export class Plot {
   // `points`: {t, weight, evidence, threshold, proofs, baseline_ms, canary_ms}, t in milliseconds; `marks`: {t, name}.
   update(points, marks, wanted) {
     Object.assign(this, { points, marks, wanted });
+    this.element.hidden = !points.length;
     this.#draw();
   }
 
   #draw() {
     const width = this.element.clientWidth;
     if (!width || !this.points.length) return;
-    const [from, to] = [this.points[0].t, Math.max(this.points.at(-1).t, this.points[0].t + 5000)];
+    const from = this.points[0].t;
+    const to = Math.max(from + 5000, this.points.at(-1).t, ...this.marks.map((each) => each.t));
     this.x = linear(from, to, LEFT, width - RIGHT);
     const shown = [];
     let top = 0;
@@ -65,7 +68,7 @@ export class Plot {
   #panel(panel, top, width) {
     const [upper, lower] = [top + TITLE, top + TITLE + panel.height];
     const y = panel.scale(lower, upper);
-    const drawn = [svg("text", { class: "title", x: 0, y: top + 24 }, panel.title), ...legend(panel, top, width)];
+    const drawn = [svg("text", { class: "title", x: 0, y: top + 24 }, width < NARROW ? panel.short : panel.title), ...legend(panel, top, width)];
     for (const value of panel.ticks.filter((each) => each !== LOW)) {
       drawn.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value) }));
       drawn.push(svg("text", { class: "tick", x: LEFT - 6, y: y(value) + 3.5, "text-anchor": "end" }, panel.label(value)));
@@ -89,9 +92,8 @@ export class Plot {
   }
 
   #marks() {
-    const [from, to] = [this.points[0].t, this.points.at(-1).t];
     return this.marks
-      .filter((each) => each.t >= from - 1000 && each.t <= to + 1000)
+      .filter((each) => each.t >= this.points[0].t - 1000)
       .map((each) => {
         const x = Math.max(LEFT, this.x(each.t));
         const line = svg("line", { class: `mark ${each.name}`, x1: x, x2: x, y1: TITLE, y2: this.bottom });
@@ -154,6 +156,7 @@ function worse(points) {
   const threshold = points.findLast((point) => point.threshold !== null)?.threshold;
   return {
     title: "Evidence that it is worse",
+    short: "Worse?",
     height: 118,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
@@ -169,6 +172,7 @@ function noWorse(points, metrics, wanted) {
   const highest = Math.max(wanted, ...points.flatMap((point) => Object.values(point.proofs)));
   return {
     title: "Proof that it is no worse",
+    short: "No worse?",
     height: 84,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
@@ -184,6 +188,7 @@ function weight(points) {
   const highest = round(Math.max(10, ...points.map((point) => point.weight)));
   return {
     title: "Share of the requests, %",
+    short: "Share, %",
     height: 46,
     scale: (lower, upper) => linear(0, highest, lower, upper),
     ticks: [0, highest],
@@ -197,6 +202,7 @@ function firstByte(points) {
   const highest = round(Math.max(...values));
   return {
     title: "First byte, ms: p50, p95",
+    short: "First byte, ms",
     height: 92,
     scale: (lower, upper) => linear(0, highest, lower, upper),
     ticks: [0, highest / 2, highest],

@@ -25,6 +25,8 @@ def _collector(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise ValueError("not where a collector takes traces: write http://collector:4318/v1/traces")
+    if parts.query or parts.fragment:
+        raise ValueError("a query or fragment in the address: write it without, and a credential into headers")
     if parts.path in ("", "/"):
         raise ValueError("this is the whole address that traces are posted to: it ends with /v1/traces as a rule")
     return url

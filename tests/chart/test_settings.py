@@ -38,6 +38,7 @@ RESTARTING = {
     "admin.listen": ["--set", "ports.admin=9091"],
     "admin.tokens": ["--set", "config.admin.tokens[0].name=others"],
     "workers": ["--set", "config.workers=2"],
+    "tracing": ["--set", "config.tracing.endpoint=http://collector:4318/v1/traces"],
     "log.format": ["--set", "config.log.format=console"],
 }
 

@@ -34,7 +34,7 @@ Serinus reads YAML 1.2. So that one may write it as everywhere else, it gets its
 {{- $workers := $config.workers | default 1 }}
 {{- $log := $config.log | default dict }}
 {{- $listen := ternary list $config.listen (eq (toString $workers) "1") }}
-{{- dict "admin" $config.admin "state_dir" $config.state_dir "workers" $workers "format" ($log.format | default "json") "listen" $listen | toJson | sha256sum }}
+{{- dict "admin" $config.admin "state_dir" $config.state_dir "workers" $workers "format" ($log.format | default "json") "listen" $listen "tracing" $config.tracing | toJson | sha256sum }}
 {{- end }}
 
 {{- /* Seconds, of a duration as Serinus writes it. */}}

@@ -37,13 +37,13 @@ eval "$2"
 
 _SERINUS = """#!{python}
 import sys
-sys.argv[0] = "serinus"
 from proxy.cli import main
-from proxy.model.settings import Admin, Settings
-Admin.model_fields["listen"].default = "127.0.0.1:{admin}"
-Settings.model_fields["listen"].default = "127.0.0.1:{listen}"
-Admin.model_rebuild(force=True)
-Settings.model_rebuild(force=True)
+if sys.argv[1:2] in (["serve"], ["check"], ["schema"]):  # the others read no configuration
+    from proxy.model.settings import Admin, Settings
+    Admin.model_fields["listen"].default = "127.0.0.1:{admin}"
+    Settings.model_fields["listen"].default = "127.0.0.1:{listen}"
+    Admin.model_rebuild(force=True)
+    Settings.model_rebuild(force=True)
 ports = {{"demo": {{"port": {listen}, "admin_port": {admin}}}, "simulate": {{"port": {simulated}}}}}
 main(prog_name="serinus", default_map=ports)
 """

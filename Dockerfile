@@ -49,11 +49,12 @@ WORKDIR /var/lib/serinus
 VOLUME ["/var/lib/serinus"]
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-# Python and nothing of Serinus: 0.05 s of CPU, where importing the whole command line takes 1 s.
+# Python and nothing of Serinus: 0.05 s of CPU, where one of its commands takes 0.6 s.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=15s --retries=3 \
     CMD ["/usr/bin/python3", "-I", "-c", "import http.client, os, sys; c = http.client.HTTPConnection(os.environ['SERINUS_ADMIN'].removeprefix('http://'), timeout=2); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
 LABEL org.opencontainers.image.title="Serinus" \
       org.opencontainers.image.description="A load-balancing reverse proxy for LLM APIs" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/debian:12-slim"
 ENTRYPOINT ["serinus"]

@@ -8,7 +8,7 @@ SECONDS ?= 180
 LOCK   := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 SPREAD ?= -n auto --dist worksteal
 
-.PHONY: demo run test fuzz check format docs reference lock picture page-picture clean
+.PHONY: demo run test fuzz check format docs reference lock picture page-picture chart clean
 
 demo: $(VENV)/.runtime   ## a proxy before simulated upstreams, no API key needed; CANARY=bad or good adds a rollout
 	$(BIN)/serinus demo $(if $(CANARY),--$(CANARY)-canary)
@@ -53,6 +53,9 @@ picture: $(VENV)/.runtime  ## draw the README's pictures anew
 page-picture: $(VENV)/.dev  ## take the pictures of the status page anew; needs chromium
 	$(BIN)/python -m tests.browser.take_pictures docs
 
+chart: $(VENV)/.dev      ## write the Helm chart's schema and README anew
+	$(BIN)/python -m charts.generate
+
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Serinus needs Python 3.11 or newer; name one with PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -62,8 +65,9 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) --no-deps -e .
 	touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.lock tests/chart/requirements.lock $(VENV)/.runtime
 	$(PIP) --require-hashes -r requirements-dev.lock
+	$(BIN)/python tests/chart/tools.py $(BIN)
 	touch $@
 
 clean:

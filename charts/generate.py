@@ -1,4 +1,4 @@
-"""Writes what in the chart follows from elsewhere: `values.schema.json` and `README.md`. Run it after a change.
+"""Writes what in the chart follows from elsewhere: `values.schema.json` and `README.md`. `make chart` runs it.
 
 The configuration is a part of the values, so that its schema is a part of theirs: a misspelt name in it is refused by
 Helm, before anything reaches the cluster. That schema is Serinus' own (`serinus schema`), put in here. Likewise what is
@@ -116,11 +116,10 @@ def described() -> list[tuple[str, str, str]]:
     text = (CHART / "values.yaml").read_text()
     lines = text.splitlines()
     top = yaml.compose(text)
-    assert isinstance(top, yaml.MappingNode)
     return list(_commented(top, lines, ""))
 
 
-def _commented(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[tuple[str, str, str]]:
+def _commented(node: Any, lines: list[str], prefix: str) -> Iterator[tuple[str, str, str]]:
     for key, value in node.value:
         name = f"{prefix}{key.value}"
         comment = _comment_above(lines, key.start_mark.line)

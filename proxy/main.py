@@ -35,11 +35,13 @@ from proxy.controlplane.targets import Targets
 from proxy.controlplane.watched_files import WatchedFiles
 from proxy.controlplane.webhooks import Webhooks
 from proxy.dataplane.server import DataPlane
+from proxy.dataplane.tracer import Tracer
 from proxy.obs.access_lines import AccessLines
 from proxy.obs.log import AccessLog, Log, access_log
 from proxy.obs.metrics import Metrics
 from proxy.obs.recent import Recent
 from proxy.obs.service import Service
+from proxy.obs.spans import spans_to
 from proxy.policy.canary import CanaryEvent
 from proxy.state.listening import CannotListen
 from proxy.state.live import Registry
@@ -105,8 +107,16 @@ class Serinus:
         if nursery is not None and cells is not None and rows is not None:
             self.workers = Workers(nursery, cells, rows, snapshots, self.registry, self.metrics, in_force, clock, log)
             self.workers.swap(snapshots.current, settings, {})
+        self.spans = None if self.workers else spans_to(settings.tracing, wall_clock, self.metrics, log)
         self.data_plane: DataPlane | Workers = self.workers or DataPlane(
-            snapshots, clock, log, self._access, random.getrandbits, secrets.token_hex(6), wall_clock
+            snapshots,
+            clock,
+            log,
+            self._access,
+            random.getrandbits,
+            secrets.token_hex(6),
+            wall_clock,
+            tracer=Tracer.to(self.spans, random.getrandbits, settings.tracing),
         )
         self.metrics.connections = lambda: self.data_plane.connections
         self.metrics.workers = lambda: 1 if self.workers is None else len(self.workers.staff.ready)
@@ -125,6 +135,7 @@ class Serinus:
         )
         self.metrics.members, self.metrics.pools = reporter.members, reporter.pools
         self.metrics.keys, self.metrics.rotations = reporter.keys, self.keyring.ended
+        self.metrics.cooldowns = self.registry.cooldowns
         self.metrics.certificates = self.certificates.expiries
         self.metrics.canaries = lambda: canary_metrics(self.canaries.rollouts.items(), self.registry.canaries)
         self.metrics.transitions = self.canaries.transitions
@@ -205,6 +216,8 @@ class Serinus:
         self.data_plane.watch.add(self.webhooks)
         if isinstance(self._access, AccessLines):
             self.data_plane.watch.add(self._access)
+        if self.spans is not None:
+            self.data_plane.watch.add(self.spans)
         admin = self.admin.start(self.certificates.handshakes("admin"))
         self.admin_address = await _bound(admin, str(self.settings.admin.listen))
         if isinstance(self.data_plane, DataPlane):
@@ -299,6 +312,8 @@ class Serinus:
         cut = self.data_plane.busy
         await self.stop_checking()
         await self.data_plane.close()
+        if self.spans is not None:
+            await self.spans.close()
         await self.rest()
         if isinstance(self._access, AccessLines):
             self._access.flush()

@@ -96,6 +96,7 @@ def build(
         fast_lane=settings.fast_lane,
         cors=_cors(settings.cors),
         caller_limits=CallerLimits(**settings.downstream.model_dump()),
+        counts_tokens=settings.metrics.tokens == "all",
         logs_access=settings.log.access and settings.log.level in ("debug", "info"),
     )
 

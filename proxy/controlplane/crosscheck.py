@@ -5,6 +5,7 @@ others are to be named all the same. So nothing here relies on a part being ther
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path as FilePath
 from stat import S_ISREG
 from typing import Any
@@ -33,7 +34,9 @@ SECRETS: tuple[Pattern, ...] = (
     ("master_keys", ANY),
     ("client_pepper",),
     ("canaries", ANY, "webhooks", ANY, "secret"),
+    ("tracing", "headers", ANY),
 )
+OTEL = "opentelemetry.exporter.otlp.proto.http"  # of the extra of that name
 FILES: tuple[Pattern, ...] = (
     *((*listener, "tls", file) for listener in (("listen", ANY), ("admin",)) for file in ("cert", "key", "client_ca")),
     ("upstreams", ANY, "tls", "ca"),
@@ -73,6 +76,7 @@ def crosscheck(document: Document, secrets: SecretReader) -> list[Problem]:
         _headers,
         _addresses,
         _exposure,
+        _extras,
     ):
         findings += check(data)
     findings += _shared_secrets(data, secrets)
@@ -230,6 +234,18 @@ def _exposure(data: Any) -> Iterator[Finding]:
     for path, address in _parsed(texts(data, "admin", "listen")):
         if not address.is_loopback and isinstance(admin, dict) and admin.get("tokens", []) == []:
             yield path, f"{address} is reachable by others and has no tokens: list tokens, or listen on 127.0.0.1"
+
+
+def _extras(data: Any) -> Iterator[Finding]:
+    if data.get("tracing") is not None and not _is_installed(OTEL):
+        yield ("tracing",), "this needs what was not installed: pip install 'serinus[otel]'"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # a package that it is in
+        return False
 
 
 def _shared_secrets(data: Any, secrets: SecretReader) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ AT_START: Mapping[str, Callable[[Settings], object]] = {
     "admin.tls": lambda settings: settings.admin.tls is None,
     "state_dir": lambda settings: settings.state_dir,
     "workers": lambda settings: settings.workers,
+    "tracing": lambda settings: settings.tracing,
     "log.format": lambda settings: settings.log.format,
 }
 

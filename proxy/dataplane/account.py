@@ -1,9 +1,11 @@
-"""What is written down of each request when it has ended: metrics always, an access log line where asked for."""
+"""What is written down of each request when it has ended: metrics always, an access log line and a trace where asked
+for."""
 
 import re
 from collections.abc import Callable
 
 from proxy.dataplane.request import Request
+from proxy.dataplane.tracer import Tracer
 from proxy.model.errors import ProxyError
 from proxy.model.outcome import FAULTLESS, Outcome
 from proxy.obs.log import AccessLog
@@ -20,6 +22,7 @@ class Account:
     def __init__(self, snapshots: Snapshots, clock: Callable[[], float], access_log: AccessLog | None) -> None:
         self._snapshots, self._clock = snapshots, clock
         self.access_log = access_log
+        self.tracer: Tracer | None = None
 
     def tried(self, request: Request, route: Route, reason: str) -> None:
         """A try has failed, and another upstream is asked: the caller knows nothing of it."""
@@ -46,8 +49,16 @@ class Account:
         series.duration.observe(duration_s)
         if first_byte_s is not None:
             series.first_byte.observe(first_byte_s)
+            if request.chunks and outcome is _OK:  # a stream that was cut tells of its end, not of its pace
+                series.per_chunk.observe((now_s - request.sent_s - first_byte_s) / request.chunks)
         if overhead_s is not None:
             series.overhead.observe(overhead_s)
+        usage = request.usage
+        if usage is not None and request.metered:  # those of traced requests are a sample
+            series.input_tokens += usage.input
+            series.output_tokens += usage.output
+        if request.trace is not None and self.tracer is not None:
+            self.tracer.served(request, outcome.value, reason, now_s)
         if self.access_log is not None:
             self._log(request, duration_s, outcome.value, reason)
 
@@ -60,6 +71,8 @@ class Account:
         series = candidates[0].own_series if candidates else request.head.snapshot.unrouted_series
         request.status = status
         series.count(status)
+        if request.trace is not None and self.tracer is not None:
+            self.tracer.served(request, outcome, reason, self._clock())
         if self.access_log is not None:
             self._log(request, self._clock() - request.received_s, outcome, reason)
 

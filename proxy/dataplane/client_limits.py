@@ -23,6 +23,8 @@ def begin(request: Request, body: bytes, now_s: float, *, more: bool) -> None:
     client = head.client
     if head.counts_tokens:
         request.tokens = estimated_tokens(request.content_length if more and request.content_length else len(body))
+    if head.metered:
+        request.metered = request.looked_into = True
     if client is None:
         return
     limits = client.live.limits
@@ -33,8 +35,6 @@ def begin(request: Request, body: bytes, now_s: float, *, more: bool) -> None:
         client.live.limited[refused.limit] += 1
         raise ClientLimited(_said(client, refused), retry_after_s=math.ceil(refused.retry_after_s))
     request.limits = limits
-    if client.metered:
-        request.metered = request.looked_into = True
 
 
 def _said(client: Client, refused: Refused) -> str:

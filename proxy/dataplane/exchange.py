@@ -23,20 +23,22 @@ from proxy.policy.usage import Meter
 from proxy.state.live import KeyLive
 from proxy.state.snapshot import Way
 
+_EVENT = b"data:"
 QUOTA_TOLD_EVERY_S = 0.1  # to read it takes up to 10 µs
 
 
 class Exchange(Sending):
     IDLE_LIMIT = "timeouts.idle"  # the setting that says how long an upstream may be silent amid its answer
 
-    __slots__ = ("_keep_alive", "_meter", "_relaying", "_sample", "_stalled_bytes")
+    __slots__ = ("_keep_alive", "_meter", "_relaying", "_sample", "_stalled_bytes", "_streams")
 
     def start(self, way: Way, *, more: bool) -> None:
         self._keep_alive = False  # the caller's connection, after this
         self._stalled_bytes: int | None = None  # unread by a caller that does not keep up, when last looked at
         self._relaying: Body | None = None  # the answer's, once its head went to the caller
         self._sample = self._request.sample
-        self._meter: Meter | None = None  # of its tokens, where somebody's limits count them
+        self._meter: Meter | None = None  # of its tokens, where they are counted
+        self._streams = False  # is the answer a stream of events?
         super().start(way, more=more)
 
     def body_failed(self, error: ProxyError) -> None:
@@ -65,10 +67,12 @@ class Exchange(Sending):
         elif piece:
             self._request.relayed_bytes += len(piece)
             self._caller.wire.write(piece)
+            if self._streams:
+                self._request.chunks += piece.count(_EVENT)
             if self._meter is not None:
                 self._meter.add(piece)
             if self._sample is not None:
-                self._sample.piece(piece, now_s)
+                self._sample.piece(now_s)
         if body.done and self._relaying is body and not self.ended:
             self._complete()
 
@@ -88,12 +92,14 @@ class Exchange(Sending):
         request.status, request.answer_fields, request.relayed_bytes = head.status, head.fields, len(piece)
         sample, idle_s = self._sample, upstream.idle_timeout_s
         if sample is not None:
-            sample.first_byte(piece, now_s)
+            sample.first_byte(now_s)
             idle_s = min(idle_s, sample.max_gap_s)
         self.deadline_s = min(now_s + idle_s, self._total_deadline_s)
         caller.wire.write(answer_head(request, head, upstream, keep_alive=self._keep_alive) + piece)
-        if request.metered and 200 <= head.status < 300:
-            self._meter = Meter(piece, head.event_stream, head.seen.get(b"content-type", b""))
+        if head.event_stream:
+            self._streams, request.chunks = True, piece.count(_EVENT)
+        if (request.metered or request.trace is not None) and 200 <= head.status < 300:
+            self._meter = Meter(piece, head.seen.get(b"content-type", b""))
         before_s = request.sent_s - request.ready_s - request.connecting_s
         request.overhead_s = before_s + self._tools.clock() - now_s
         if caller.writing_paused:
@@ -101,9 +107,11 @@ class Exchange(Sending):
 
     def _tokens_used(self, outcome: Outcome) -> int | None:
         """None where nobody counts them, and where it cannot be known what became of the request."""
-        if self._meter is not None:
-            return self._meter.used(self._request.tokens)
-        return None if not self._request.metered or outcome is Outcome.CLIENT_GONE else 0
+        meter, request = self._meter, self._request
+        if meter is None:
+            return None if not request.metered or outcome is Outcome.CLIENT_GONE else 0
+        usage = request.usage = meter.usage()
+        return meter.estimate(request.tokens, request.chunks) if usage is None else usage.limited
 
     def _settled(self, now_s: float) -> None:
         """An answer has begun: no other try can follow."""
@@ -113,7 +121,7 @@ class Exchange(Sending):
 
     def _declined(self, head: AnswerHead, now_s: float) -> bool:
         """Does the upstream say that it has not done it, and is that dealt with without its answer?"""
-        key, status = self._way.key, head.status
+        key, upstream, status = self._way.key, self._upstream, head.status
         if key is not None and status in key.live.refusals:
             key.live.refusals[status] += 1
             key.live.answers += status != 403  # which counts as an answer when it has ended
@@ -123,12 +131,13 @@ class Exchange(Sending):
                 return False
             self._way.member.refused(key)
             if not self._try_again(401, Outcome.KEY_REFUSED, f"401 for key {key.name}"):
-                error = UpstreamCredentialsExhausted(f"Upstream {self._upstream.name} did not accept the proxy's key.")
+                error = UpstreamCredentialsExhausted(f"Upstream {upstream.name} did not accept the proxy's key.")
                 self._refuse(error, Outcome.KEY_REFUSED, f"401 for key {key.name}")
             return True
         wait_s = quota.wait_s(head.fields, self._tools.wall_clock()) if status == 429 else None
         if status == 429 and key is not None:
-            key.live.account.refused(self._planned().model, wait_s, now_s, self._tools.dice)
+            began = key.live.account.refused(self._planned().model, wait_s, now_s, self._tools.dice)
+            upstream.live.cooldowns[key.name] = upstream.live.cooldowns.get(key.name, 0) + began
         if self._try_again(status, outcome_of(status), f"status {status}"):
             return True
         return wait_s is not None and self._waits_for_quota(wait_s, now_s)
@@ -313,8 +322,10 @@ class Exchange(Sending):
         tokens = self._tokens_used(outcome)
         self._lease.finish(outcome, now_s, request.first_byte_wait_s, request.relayed_bytes, tokens)
         client_limits.end(request, tokens, now_s)
+        if request.attempt is not None:
+            self._trace(outcome, reason, now_s)
         if self._sample is not None:
-            self._sample.finished(outcome, request.status, now_s)
+            self._sample.finished(outcome, request.status, now_s, request.chunks)
         self._judge(outcome, reason, now_s)
         if self._plan is not None:
             self._plan.over()

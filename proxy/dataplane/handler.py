@@ -21,6 +21,7 @@ from proxy.dataplane.request import Head, Local, Request
 from proxy.dataplane.routing import candidates_of, choose, model_asked, model_named
 from proxy.dataplane.shadow import send_copy
 from proxy.dataplane.tools import Tools
+from proxy.dataplane.tracer import Tracer
 from proxy.dataplane.tunnel import Tunnel
 from proxy.model.errors import (
     BodyTooLarge,
@@ -47,9 +48,11 @@ class Handler:
         clock: Callable[[], float],
         dice: Callable[[int], int],
         id_prefix: str,
+        tracer: Tracer | None = None,
     ) -> None:
         """`dice(n)` throws n bits. `id_prefix` begins the request ids made here; it must differ between processes."""
         self._snapshots, self._tools, self._clock, self._dice = snapshots, tools, clock, dice
+        self._tracer = tracer
         self._id_prefix, self._ids = f"{id_prefix}-".encode(), count(1)
 
     def read(
@@ -76,7 +79,7 @@ class Handler:
         self, head: Head, content_length: int | None, request_id: bytes | None, traceparent: bytes | None, peer: str
     ) -> Request:
         """A request with this head has arrived; its own ids, where it brought any, go with it."""
-        return Request(
+        request = Request(
             head,
             content_length,
             request_id or self._id_prefix + b"%x" % next(self._ids),
@@ -84,6 +87,9 @@ class Handler:
             self._clock(),
             peer,
         )
+        if self._tracer is not None:
+            self._tracer.begin(request, begins=not traceparent)
+        return request
 
     def _read_anew(self, request: Request) -> None:
         """The request as the configuration that is in force now has it. Raises as `admit`."""
@@ -128,6 +134,7 @@ class Handler:
         head.counts_tokens = any(
             is_json(value) for name, value in head.fields.passed if name.lower() == b"content-type"
         )
+        head.metered = head.snapshot.counts_tokens or (head.client is not None and head.client.metered)
         head.max_body_bytes = max(route.max_body_bytes for route in candidates)
         head.buffer_bytes = max(route.buffer_bytes for route in candidates)
         length = request.content_length

@@ -111,6 +111,7 @@ class Hedged(Exchange):
         self._drop_connection()
         sent_s = self._request.sent_s
         self._lease.finish(outcome, now_s, now_s - sent_s if sent_s else None)
+        self._trace(outcome, "", now_s)
 
     def _part(self) -> "Hedged":
         """From now on there is no race."""

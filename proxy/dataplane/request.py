@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proxy.policy.canary import Arm
 from proxy.policy.fields import Pair, RequestFields
 from proxy.policy.limits import Limits
+from proxy.policy.usage import Usage
 from proxy.state.snapshot import Client, Route, Snapshot, Way
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Head:
     credentials: list[Pair] = field(default_factory=list)  # the caller's, without those that name it to us
     candidates: list[Route] = field(default_factory=list)  # those that match but for the model, in their order
     counts_tokens: bool = False  # is its body a text, whose length tells of tokens?
+    metered: bool = False  # are the tokens of its answers counted, wherever it goes?
     max_body_bytes: int = 0  # what its route allows, or the most that any route it may take does
     buffer_bytes: int = 0  # how much of a body is kept before the request goes on
     goes_by_model: bool = False  # must the body's model be known to send it on?
@@ -63,16 +65,39 @@ class Head:
 
 
 @dataclass(slots=True, eq=False)
+class Trace:
+    """Of a request that is recorded. Ids in hex."""
+
+    trace_id: bytes
+    span_id: bytes  # of the request's own span
+    parent_id: bytes | None  # the caller's; None: the trace begins here
+    flags: int
+    model: str | None = None  # that is asked for, as far as that can be known
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A try that is recorded."""
+
+    span_id: bytes
+    number: int
+    began_s: float
+    model: str | None  # that the upstream is asked for
+
+
+@dataclass(slots=True, eq=False)
 class Request:
     """Times are seconds by the proxy's clock."""
 
     head: Head
     content_length: int | None
     request_id: bytes
-    traceparent: bytes
+    traceparent: bytes  # as it is passed on
     received_s: float  # when its head was complete
     peer: str
 
+    trace: Trace | None = None  # None: it is not recorded
+    attempt: Attempt | None = None  # that is under way, or was the last
     route: Route | None = None
     way: Way | None = None  # that it went at last
     arm: Arm | None = None  # of a canary, that it was drawn to
@@ -80,7 +105,7 @@ class Request:
     copied: bool = False  # is a copy to go to the canary?
     sample: "Sample | None" = None  # what the canary hears of it
     looked_into: bool = False  # is the answer, for ids or tokens?
-    metered: bool = False  # do somebody's limits count its tokens?
+    metered: bool = False  # are its tokens counted?
     tokens: int = 0  # that it may use, estimated
     limits: Limits | None = None  # of its client, in which it counts until its end
     limit_fields: bytes = b""  # what is left of them, as answers tell it, each with CRLF before it
@@ -91,6 +116,8 @@ class Request:
     status: int = 0  # of the answer that the caller got; 0 for none
     answer_fields: bytes = b""  # of that answer, where an upstream gave it
     relayed_bytes: int = 0  # of the answer's body, as framed
+    chunks: int = 0  # of a stream: its events, for how they come in pieces is the network's doing
+    usage: Usage | None = None  # as the answer tells it, if it was asked
     ready_s: float = 0.0  # all of it that is buffered had arrived
     waited_s: float = 0.0  # until it was within what a provider allows
     connecting_s: float = 0.0  # how long a new connection took; 0 where there was an idle one

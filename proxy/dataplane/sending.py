@@ -101,6 +101,8 @@ class Sending(ABC):
         request.first_byte_wait_s = None
         upstream = self._upstream = way.upstream
         head = request.head
+        if request.trace is not None and self._tools.tracer is not None:
+            self._tools.tracer.begin_try(request, self._body, self._model)
         wait_s = 0.0
         if way.limits:
             wait_s = way.wait_s(request.tokens, request.ready_s)  # asked before it is counted itself
@@ -222,8 +224,15 @@ class Sending(ABC):
     def _end_try(self, outcome: Outcome, reason: str, now_s: float) -> None:
         self._leave_connection()
         self._lease.finish(outcome, now_s, tokens=0)
+        self._trace(outcome, reason, now_s)
         self._judge(outcome, reason, now_s)
         self._account_for_try(reason)
+
+    def _trace(self, outcome: Outcome, reason: str, now_s: float) -> None:
+        """A try has ended."""
+        if self._request.attempt is not None and self._tools.tracer is not None:
+            head = self._reader.head
+            self._tools.tracer.tried(self._request, outcome, reason, 0 if head is None else head.status, now_s)
 
     def _account_for_try(self, reason: str) -> None:
         self._tools.account.tried(self._request, self._route, reason)

@@ -16,6 +16,7 @@ from proxy.dataplane.handler import Handler
 from proxy.dataplane.listeners import Listeners
 from proxy.dataplane.local_answers import LocalAnswers
 from proxy.dataplane.tools import Tools
+from proxy.dataplane.tracer import Tracer
 from proxy.dataplane.upstream import ConnectionPools
 from proxy.model.settings import Settings
 from proxy.obs.log import AccessLog, Log
@@ -40,6 +41,7 @@ class DataPlane:
         id_prefix: str,
         wall_clock: Callable[[], float] = lambda: 0.0,
         makers: Makers | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._snapshots, self._clock = snapshots, clock
         self._tasks = Tasks()
@@ -57,8 +59,10 @@ class DataPlane:
             wall_clock=wall_clock,
             dice=lambda: dice(32) / 2**32,
             log=log,
+            tracer=tracer,
         )
-        handler = Handler(snapshots, tools, clock, dice, id_prefix)
+        self._account.tracer = tracer
+        handler = Handler(snapshots, tools, clock, dice, id_prefix, tracer)
         self._full_lane = AiohttpLane(handler, LocalAnswers(tools), self.callers)
         self._fast_lane = FastLane(handler, self.callers, self._full_lane.protocol)
         self._listeners = Listeners(self._protocol, self._closed, log)

@@ -94,6 +94,7 @@ def _send(tools: Tools, request: Request, route: Route, canary: Canary, body: by
     now_s = tools.clock()
     copy = Request(request.head, request.content_length, request.request_id, request.traceparent, now_s, request.peer)
     copy.route, copy.ready_s, copy.tokens, copy.arm = route, now_s, request.tokens, Arm.CANARY
+    copy.trace = request.trace
     copy.sample = sample_of(copy, canary, Arm.CANARY, body, model, request.copied_unit)
     try:
         way, plan = first_way(copy, canary.pool, body, model, now_s)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from proxy.dataplane.account import Account
 from proxy.dataplane.callers import Callers
 from proxy.dataplane.deadlines import Watch
+from proxy.dataplane.tracer import Tracer
 from proxy.dataplane.upstream import ConnectionPools
 from proxy.obs.log import Log
 from proxy.state.makers import Makers
@@ -22,6 +23,7 @@ class Tools:
     wall_clock: Callable[[], float]  # Unix time
     dice: Callable[[], float]  # from 0 up to 1
     log: Log
+    tracer: Tracer | None = None
 
     @property
     def stall_timeout_s(self) -> float:

@@ -16,6 +16,7 @@ from proxy.importing.providers import PROVIDERS, STAY_BEHIND, UNREACHABLE, Provi
 from proxy.importing.source import VARIABLE, Source
 from proxy.model.address import BaseUrl, is_address
 from proxy.model.headers import carries, parse_header_name, settable
+from proxy.model.upstream_settings import Timeouts
 
 # LiteLLM's own marks between the provider and the model: which of a provider's APIs is to be called.
 _MARKS = ("responses/", "o_series/", "gpt5_series/")
@@ -92,8 +93,8 @@ def _read(source: Source, keys: Keys, path: Path, entry: dict[str, Any]) -> Iter
     given = params.get("custom_llm_provider")
     api_base = params.get("api_base", params.get("base_url"))
     name, model = provider_of(f"{given}/{model.removeprefix(f'{given}/')}" if given else model, str(api_base or ""))
-    if name not in PROVIDERS:
-        source.dropped((*inside, "model"), _why_not(name))
+    if name not in PROVIDERS or not model:
+        source.dropped((*inside, "model"), _why_not(name) if model else "no model is named: write it behind the slash")
         return
     if params["model"] == "*" and not given:
         source.changed(
@@ -174,12 +175,12 @@ def _headers(source: Source, inside: Path, params: dict[str, Any]) -> tuple[tupl
 
 
 def _timeout_s(source: Source, inside: Path, params: dict[str, Any]) -> float | None:
-    """Its own, or the one for all."""
+    """Its own, or the one for all; None where that is what holds anyway."""
     own = source.number((*inside, "timeout"), params.get("timeout"))
     for section, name in (("router_settings", "timeout"), ("litellm_settings", "request_timeout")):
         if own is None:
             own = source.number((section, name), source.section(section).get(name))
-    return own
+    return None if own == Timeouts().first_byte_s else own
 
 
 def _shares(source: Source, inside: Path, params: dict[str, Any], entry: dict[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ _NO_BODY = "LiteLLM puts it into each request; Serinus changes no byte of a body
 _PRICE = "Serinus counts tokens, not money"
 _DATABASE = "Serinus keeps no database: clients and their limits stand in the configuration"
 _REDIS = "Serinus shares nothing between machines: each has its own counts. Take out what redis was for"
-_CALLBACK = "no callbacks: see docs/metrics.md for Prometheus, and the access log (log.access) for one line a request"
+_CALLBACK = "no callbacks: docs/metrics.md has Prometheus' metrics, tracing is OTLP, log.access a line for each request"
 _CACHE = "no answers are cached: providers' prompt caches are, with balance: prefix_hash"
 _GUARDRAIL = "no guardrails: Serinus looks into no prompt or answer"
 _FROM_ANSWER = "Serinus does not read why an answer was refused: the caller sees it and decides"
@@ -62,7 +62,7 @@ _GENERAL = {
     **dict.fromkeys(("disable_spend_logs", "disable_spend_updates", "maximum_spend_logs_retention_period"), _DATABASE),
     **dict.fromkeys(
         ("alerting", "alerting_threshold", "alerting_args", "alert_types"),
-        "alerts are Prometheus' to send: see docs/metrics.md",
+        "alerts are Prometheus' to send: see docs/alerts.md",
     ),
     **dict.fromkeys(
         ("custom_auth", "enable_jwt_auth", "litellm_jwtauth"), "callers show a key, or a certificate (tls.client_ca)"

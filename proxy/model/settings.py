@@ -19,6 +19,7 @@ from proxy.model.limit_settings import ClientLimits, Rates
 from proxy.model.pool_settings import Member, Outlier, Pool, Retry
 from proxy.model.quantities import Count, Duration, Name, Percent, Size, Switch, Wait
 from proxy.model.record import LocalFile, Record, SecretText
+from proxy.model.telemetry_settings import MetricsSettings, Tracing
 from proxy.model.upstream_settings import (
     Auth,
     Health,
@@ -277,6 +278,8 @@ class Settings(Record):
         default_factory=Downstream, description="How long callers may take, and how many they are."
     )
     log: Log = Field(default_factory=Log, description="What is logged, and how.")
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings, description="What is counted.")
+    tracing: Tracing | None = Field(None, description="Traces for an OpenTelemetry collector. Absent: none.")
     client_pepper: SecretText | None = Field(
         None,
         description="What hmac-sha256: hashes of clients' keys are made with, the same for all replicas: env:NAME or "

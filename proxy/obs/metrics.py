@@ -19,6 +19,7 @@ from proxy.obs.histogram import Histogram
 # An LLM's answer takes from tens of milliseconds to many minutes; what we add is microseconds to a few milliseconds.
 DURATION_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 FIRST_BYTE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+CHUNK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 OVERHEAD_BUCKETS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 
 
@@ -38,16 +39,29 @@ class SeriesLabels:
 class Series:
     """The counts of one kind of traffic."""
 
-    __slots__ = ("codes", "disconnects", "duration", "failures", "first_byte", "overhead", "retried")
+    __slots__ = (
+        "codes",
+        "disconnects",
+        "duration",
+        "failures",
+        "first_byte",
+        "input_tokens",
+        "output_tokens",
+        "overhead",
+        "per_chunk",
+        "retried",
+    )
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
         self.disconnects = 0
         self.failures = 0  # that count against the upstream
         self.retried = 0  # those of them that the caller never saw: another upstream was asked
+        self.input_tokens = self.output_tokens = 0  # as answers tell them, of those that are asked
         self.duration = Histogram(DURATION_BUCKETS_S)
         self.first_byte = Histogram(FIRST_BYTE_BUCKETS_S)
         self.overhead = Histogram(OVERHEAD_BUCKETS_S)
+        self.per_chunk = Histogram(CHUNK_BUCKETS_S)  # a stream's mean
 
     def count(self, status: int) -> None:
         self.codes[status] = self.codes.get(status, 0) + 1
@@ -106,6 +120,8 @@ class Metrics(Collector):
         self.certificates: Callable[[], Iterable[tuple[str, float]]] = (
             tuple  # listener, end in seconds after 1970 began
         )
+        self.cooldowns: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # upstream, its key, how many
+        self.spans: dict[str, int] = {}  # of traces, by what became of them
         self.rotations: Mapping[str, int] = {}  # of keys, by how they ended
         self.limited: Callable[[], Iterable[tuple[str, str, int]]] = tuple  # client, its limit, how many it refused
         self._registry = CollectorRegistry(auto_describe=False)
@@ -160,6 +176,10 @@ class Metrics(Collector):
         for result, count in self.reloads.items():
             reloads.add_metric([result], count)
         yield reloads
+        spans = CounterMetricFamily("serinus_trace_spans", "By what became of them", labels=["result"])
+        for result, count in self.spans.items():
+            spans.add_metric([result], count)
+        yield spans
 
     def _keys(self) -> Iterator[Metric]:
         names = ["upstream", "key", "state"]
@@ -169,7 +189,10 @@ class Metrics(Collector):
         rotations = CounterMetricFamily("serinus_key_rotations", "Rotations, by how they ended", labels=["result"])
         for result, count in self.rotations.items():
             rotations.add_metric([result], count)
-        yield from (states, rotations)
+        cooldowns = CounterMetricFamily("serinus_key_cooldowns", "Rests after a 429", labels=["upstream", "key"])
+        for upstream, name, count in self.cooldowns():
+            cooldowns.add_metric([upstream, name], count)
+        yield from (states, rotations, cooldowns)
 
     def _canaries(self) -> Iterator[Metric]:
         weight = GaugeMetricFamily("serinus_canary_weight", "Its share of the requests, 0..1", labels=["canary"])
@@ -222,6 +245,10 @@ class Metrics(Collector):
             "serinus_time_to_first_byte_seconds", "From sending upstream to its first byte", labels=names
         )
         overhead = HistogramMetricFamily("serinus_overhead_seconds", "Time added by the proxy itself", labels=names)
+        per_chunk = HistogramMetricFamily(
+            "serinus_time_per_output_chunk_seconds", "From a stream's first byte to its last, by event", labels=names
+        )
+        tokens = CounterMetricFamily("serinus_tokens", "Used, as answers tell it", labels=[*names, "direction"])
         for labels, series in self._series.items():
             values = labels.values()
             for status, count in series.codes.items():
@@ -232,6 +259,10 @@ class Metrics(Collector):
                     (duration, series.duration),
                     (first_byte, series.first_byte),
                     (overhead, series.overhead),
+                    (per_chunk, series.per_chunk),
                 ):
                     family.add_metric(values, histogram.cumulative(), histogram.sum_s)
-        yield from (requests, gone, duration, first_byte, overhead)
+            if series.input_tokens or series.output_tokens:  # else they are counted nowhere, which is not none used
+                tokens.add_metric([*values, "input"], series.input_tokens)
+                tokens.add_metric([*values, "output"], series.output_tokens)
+        yield from (requests, gone, duration, first_byte, overhead, per_chunk, tokens)

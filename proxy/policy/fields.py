@@ -83,9 +83,9 @@ _NEVER_NOMINATED = frozenset(
 _LENGTH_END = 2**63  # where others' signed integers overflow
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,%d}" % MAX_REQUEST_ID_BYTES)
-# Version, trace, span, flags; later versions may add to it. https://www.w3.org/TR/trace-context/#traceparent-header
+# Version, trace, span, flags; versions after 00 may add to it. https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT_VALUE = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?"
+    rb"(?!ff)(?!00-.{52}-)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?"
 )
 
 

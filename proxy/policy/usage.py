@@ -17,6 +17,7 @@ its cache and not what is read from it (https://docs.anthropic.com/en/api/rate-l
 
 import json
 import re
+from typing import NamedTuple
 
 from proxy.policy.limits import estimated_tokens
 
@@ -29,12 +30,14 @@ _MOST_OBJECTS = 8  # that are looked into: bounds the work, whatever an upstream
 _MOST_TOKENS = 100_000_000  # no request's; a nonsensical number must not leave its client in debt for a year
 
 _CHUNK_SIZE = re.compile(rb"\r\n[0-9A-Fa-f]{1,16}(?:[ \t]*;[^\r\n]{0,256})?\r\n")
-_EVENT = b"data:"
 _BACKSLASH = ord("\\")
 _KEY = b'"usage"'
 _OBJECT = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\{)")
-# OpenAI's usage, as nearly all are: its sum before its details, and no chunk's size in it.
-_SUM = re.compile(rb'"usage"[ \t]*:[ \t]*\{[^{}\\\r]*"total_tokens"[ \t\n]*:[ \t\n]*([0-9]{1,8})[ \t\n]*[,}]')
+# OpenAI's usage, as nearly all are: the prompt and the sum before the details, and no chunk's size in it.
+_PLAIN = re.compile(
+    rb'"usage"[ \t]*:[ \t]*\{[^{}\\\r]*"prompt_tokens"[ \t\n]*:[ \t\n]*([0-9]{1,8})[ \t\n]*,'
+    rb'[^{}\\\r]*"total_tokens"[ \t\n]*:[ \t\n]*([0-9]{1,8})[ \t\n]*[,}]'
+)
 _DECODER = json.JSONDecoder()  # its raw_decode stops where the object ends, and ours do not end the bytes
 _COUNTS = frozenset(
     (
@@ -44,8 +47,18 @@ _COUNTS = frozenset(
         "input_tokens",
         "output_tokens",
         "cache_creation_input_tokens",
+        "cache_read_input_tokens",
     )
 )
+_OF_NO_PROMPT = frozenset(("output_tokens", "cache_read_input_tokens"))
+
+
+class Usage(NamedTuple):
+    """Tokens of one request."""
+
+    input: int  # the whole prompt, cached or not
+    output: int
+    limited: int  # what the provider's rate limit counts of both
 
 
 def is_json(content_type: bytes) -> bool:
@@ -56,12 +69,11 @@ def is_json(content_type: bytes) -> bool:
 class Meter:
     """Keeps the two ends of an answer as its pieces pass, at most HEAD_BYTES + TAIL_BYTES and the last piece."""
 
-    __slots__ = ("_bytes", "_event_stream", "_events", "_head", "_kind", "_tail", "_tail_bytes")
+    __slots__ = ("_bytes", "_head", "_kind", "_tail", "_tail_bytes")
 
-    def __init__(self, piece: bytes, event_stream: bool, kind: bytes) -> None:
+    def __init__(self, piece: bytes, kind: bytes) -> None:
         """`piece`: its beginning; `kind`: its Content-Type, for the length of a text tells of tokens."""
-        self._event_stream, self._kind = event_stream, kind
-        self._events = piece.count(_EVENT) if event_stream else 0
+        self._kind = kind
         self._bytes = self._tail_bytes = len(piece)
         self._head, self._tail = piece[:HEAD_BYTES], [piece]
 
@@ -70,30 +82,25 @@ class Meter:
             self._head += piece[: HEAD_BYTES - self._bytes]
         size = len(piece)
         self._bytes += size
-        if self._event_stream:
-            self._events += piece.count(_EVENT)
         tail = self._tail
         tail.append(piece)
         self._tail_bytes += size
         while self._tail_bytes - len(tail[0]) >= TAIL_BYTES:
             self._tail_bytes -= len(tail.pop(0))
 
-    def used(self, prompt: int) -> int:
-        """What was used, by the answer's own word; where it has none, of a prompt with so many tokens.
+    def usage(self) -> Usage | None:
+        """What was used, by the answer's own word."""
+        return _plain_usage(self._tail[-1]) or usage_told(self._head, b"".join(self._tail))
+
+    def estimate(self, prompt: int, events: int) -> int:
+        """What was used by an answer without a word on it: of a prompt with so many tokens, with so many events.
 
         Vendors send about an event for each token of a stream, and text has about a token for four bytes.
         """
-        told = _plain_sum(self._tail[-1])
-        if told is None:
-            told = used_tokens(self._head, b"".join(self._tail))
-        if told is not None:
-            return told
-        if self._event_stream:
-            return prompt + self._events
-        return prompt + (estimated_tokens(self._bytes) if is_json(self._kind) else 0)
+        return prompt + (events or (estimated_tokens(self._bytes) if is_json(self._kind) else 0))
 
 
-def used_tokens(head: bytes, tail: bytes) -> int | None:
+def usage_told(head: bytes, tail: bytes) -> Usage | None:
     """The tokens of an answer whose body begins with `head` and ends with `tail`; they may overlap.
 
     None where they do not say: compressed answers, formats of others, streams of which nobody asked for usage. An
@@ -101,20 +108,23 @@ def used_tokens(head: bytes, tail: bytes) -> int | None:
     """
     last = _last_usage(tail[-_NEAR_BYTES:]) or _last_usage(tail[-TAIL_BYTES:])
     if last is not None and "total_tokens" in last:
-        return _total(last)
+        return _of_sum(last)
     first = _message_start(head[:HEAD_BYTES])
     if first is not None:  # later counts are sums, and today's repeat the prompt's
-        return _total(first | (last or {}))
-    return None if last is None or last.keys() == {"output_tokens"} else _total(last)
+        return _added_up(first | (last or {}))
+    return None if last is None or last.keys() <= _OF_NO_PROMPT else _added_up(last)
 
 
-def _plain_sum(piece: bytes) -> int | None:
-    """The sum of the last usage where it is plain to see, at a quarter of the cost; None: look closely."""
+def _plain_usage(piece: bytes) -> Usage | None:
+    """The last usage where it is plain to see, at a quarter of the cost; None: look closely."""
     at = piece.rfind(_KEY, -_NEAR_BYTES)
     if at <= 0 or piece[at - 1] == _BACKSLASH:
         return None
-    found = _SUM.match(piece, at)
-    return None if found is None else int(found[1])
+    found = _PLAIN.match(piece, at)
+    if found is None:
+        return None
+    prompt, total = int(found[1]), int(found[2])
+    return Usage(prompt, total - prompt, total) if prompt <= total else None
 
 
 def _without_chunk_sizes(piece: bytes) -> bytes:
@@ -152,14 +162,27 @@ def _counts(piece: bytes, start: int) -> dict[str, int]:
         usage, _ = _DECODER.raw_decode(piece[start : start + _OBJECT_BYTES].decode("latin-1"))
     except (ValueError, RecursionError):
         return {}
-    total = usage.get("total_tokens")
-    if type(total) is int and 0 <= total <= _MOST_TOKENS:
-        return {"total_tokens": total}  # which is all that is asked for
     counts = {name: count for name, count in usage.items() if name in _COUNTS and type(count) is int}
+    total = counts.get("total_tokens")
+    if total is not None and 0 <= total <= _MOST_TOKENS:
+        return counts  # by which the others are judged
     return counts if all(0 <= count <= _MOST_TOKENS for count in counts.values()) else {}
 
 
-def _total(counts: dict[str, int]) -> int:
-    """OpenAI's sum where there is one (Gemini's has its thoughts in it, which no other field has), else our own."""
-    total = counts.get("total_tokens")
-    return sum(counts.values()) if total is None else total
+def _of_sum(counts: dict[str, int]) -> Usage:
+    """OpenAI's, who adds up itself: what is not the prompt's is output. Gemini's sum has its thoughts in it, which no
+    other field has; and where there is nothing but a sum, as of embeddings, nothing was put out."""
+    total = counts["total_tokens"]
+    prompt = counts.get("prompt_tokens", counts.get("input_tokens"))
+    if prompt is None:
+        prompt = total - counts.get("completion_tokens", counts.get("output_tokens", 0))
+    prompt = min(max(prompt, 0), total)
+    return Usage(prompt, total - prompt, total)
+
+
+def _added_up(counts: dict[str, int]) -> Usage:
+    """Anthropic's, and of those who leave the sum to others."""
+    output = counts.get("output_tokens", 0) + counts.get("completion_tokens", 0)
+    cached = counts.get("cache_read_input_tokens", 0)
+    prompt = sum(counts.values()) - output
+    return Usage(prompt, output, prompt + output - cached)

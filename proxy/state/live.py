@@ -44,10 +44,12 @@ class AccountLive:
             self.cool_until_s.clear()
         return False
 
-    def refused(self, model: str | None, wait_s: float | None, now_s: float, dice: Callable[[], float]) -> None:
-        """A 429 came, with a word on how long to wait or without."""
+    def refused(self, model: str | None, wait_s: float | None, now_s: float, dice: Callable[[], float]) -> bool:
+        """A 429 came, with a word on how long to wait or without. Returns whether it had not been cooling before."""
+        had_rested = self.cool_until_s.get(model, 0.0) <= now_s
         refusals = self.refusals[model] = self.refusals.get(model, 0) + 1
         self.cool(model, now_s + (cooling_s(refusals, dice) if wait_s is None else wait_s), now_s)
+        return had_rested
 
     def answered(self, model: str | None) -> None:
         """It was not refused."""
@@ -118,6 +120,7 @@ class UpstreamLive:
 
     __slots__ = (
         "_limits_of",
+        "cooldowns",
         "health",
         "inflight",
         "key_limits",
@@ -137,6 +140,7 @@ class UpstreamLive:
         self.pending = 0  # of those, how many wait for a new connection
         # Shared, for counts that went with a target would seem to fall.
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0) if whole is None else whole.outcomes
+        self.cooldowns: dict[str, int] = {} if whole is None else whole.cooldowns  # by the key whose refusal began it
         self.health = Health()  # as active checks see it
         self.keys: dict[tuple[str, str], KeyLive] = {} if whole is None else whole.keys  # by name and fingerprint
         self.limits: Limits = limits_of(f"upstream/{name}") if whole is None else whole.limits  # the provider's
@@ -259,6 +263,15 @@ class Registry:
             for name, live in self.upstreams.items()
             if live.upstream == name  # its targets count there too
             for outcome, count in live.outcomes.items()
+        ]
+
+    def cooldowns(self) -> list[tuple[str, str, int]]:
+        """How often which key of which upstream began to cool down; of all keys that there are, or that ever did."""
+        return [
+            (name, key, live.cooldowns.get(key, 0))
+            for name, live in self.upstreams.items()
+            if live.upstream == name  # its targets share its keys
+            for key in dict.fromkeys((*live.cooldowns, *(key for key, _ in live.keys)))
         ]
 
     def limited(self) -> list[tuple[str, str, int]]:

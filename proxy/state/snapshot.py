@@ -300,6 +300,7 @@ class Snapshot:
     cors: Cors | None  # pages of which origins may call
     caller_limits: CallerLimits
     logs_access: bool
+    counts_tokens: bool  # of all answers; else of those that somebody's limits count
 
 
 class Snapshots:

@@ -34,7 +34,8 @@ _COUNTS = {
     "canary": ("copies_sent", "copies_failed"),
     "client": ("requests", "tokens"),
 }
-_HISTOGRAMS = ("duration", "first_byte", "overhead")
+_SUMS = ("disconnects", "failures", "retried", "input_tokens", "output_tokens")  # of a series
+_HISTOGRAMS = ("duration", "first_byte", "overhead", "per_chunk")
 _Live = UpstreamLive | KeyLive | PoolLive | CanaryLive | ClientLive
 
 
@@ -67,7 +68,7 @@ def _since(now: Any, before: Any) -> dict[Any, float]:
 
 def _read(registry: Registry, metrics: Metrics) -> Iterator[tuple[Place, Any]]:
     for labels, series in metrics.all_series():
-        yield ("series", labels), (series.disconnects, series.failures, series.retried)
+        yield ("series", labels), tuple(getattr(series, name) for name in _SUMS)
         yield ("codes", labels), dict(series.codes)
         for name in _HISTOGRAMS:
             histogram = getattr(series, name)
@@ -76,6 +77,7 @@ def _read(registry: Registry, metrics: Metrics) -> Iterator[tuple[Place, Any]]:
         yield ("upstream", name), _numbers("upstream", upstream)
         if upstream.upstream == name:  # its targets share the rest
             yield ("outcomes", name), dict(upstream.outcomes)
+            yield ("cooldowns", name), dict(upstream.cooldowns)
             for (key, fingerprint), live in upstream.keys.items():
                 yield ("key", name, key, fingerprint), _numbers("key", live)
                 yield ("refusals", name, key, fingerprint), dict(live.refusals)
@@ -88,6 +90,7 @@ def _read(registry: Registry, metrics: Metrics) -> Iterator[tuple[Place, Any]]:
             yield ("limited", name), dict(client.limited)
         if client.requests:
             yield ("client", name), _numbers("client", client)
+    yield ("spans",), dict(metrics.spans)
     for name, canary in registry.canaries.items():
         yield ("canary", name), _numbers("canary", canary)
 
@@ -151,8 +154,12 @@ class Sums:
 
     def _counts(self, kind: str, names: list[Any]) -> MutableMapping[Any, Any]:
         registry = self._registry
+        if kind == "spans":
+            return self._metrics.spans
         if kind == "outcomes":
             return registry.upstream(names[0]).outcomes
+        if kind == "cooldowns":
+            return registry.upstream(names[0]).cooldowns
         if kind == "refusals":
             key = registry.upstream(names[0]).keys.get((names[1], names[2]))
             return {} if key is None else key.refusals
@@ -164,9 +171,8 @@ class Sums:
 
 def _add_to_series(series: Series, kind: str, by: dict[Any, float]) -> None:
     if kind == "series":
-        series.disconnects += int(by.get(0, 0))
-        series.failures += int(by.get(1, 0))
-        series.retried += int(by.get(2, 0))
+        for i, count in by.items():
+            setattr(series, _SUMS[i], getattr(series, _SUMS[i]) + int(count))
     elif kind == "codes":
         for status, count in by.items():
             series.codes[status] = series.codes.get(status, 0) + int(count)

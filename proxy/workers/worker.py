@@ -22,14 +22,15 @@ from proxy.controlplane.problems import ConfigInvalid
 from proxy.controlplane.serving import Serving, live_of
 from proxy.controlplane.watched_files import WatchedFiles
 from proxy.dataplane.server import DataPlane
+from proxy.dataplane.tracer import Tracer
 from proxy.model.settings import Settings, UpstreamKey
 from proxy.obs.access_lines import AccessLines
 from proxy.obs.log import Log, access_to, configure, set_level
 from proxy.obs.metrics import Metrics
 from proxy.obs.output import Output
+from proxy.obs.spans import Spans, spans_to
 from proxy.policy.canary import CanarySpec, Enrolment, Standing
 from proxy.state.live import Registry
-from proxy.state.makers import Maker, Makers
 from proxy.state.snapshot import Client, ClientKey, ClientKeys, Snapshots
 from proxy.state.tasks import Tasks
 from proxy.workers import messages as m
@@ -38,6 +39,7 @@ from proxy.workers.counts import Counted
 from proxy.workers.door import Door
 from proxy.workers.link import Link
 from proxy.workers.notes import OF_WORKERS, Notebook
+from proxy.workers.telling_makers import TellingMakers
 
 LOOK_S = 0.1
 COUNTED_EVERY = 5  # looks
@@ -63,7 +65,7 @@ class Worker:
         self._registry, self._metrics = Registry(clocks.monotonic, limits_of=self._rows.limits), Metrics()
         self._counted = Counted(self._registry, self._metrics)
         self._notebook = Notebook(self._registry, OF_WORKERS)
-        self._makers = _TellingMakers(clocks.monotonic)
+        self._makers = TellingMakers(clocks.monotonic)
         self._enrolments: dict[str, Enrolment] = {}
         self._link = Link(self._hear, self._lost)
         self._heard: dict[type, Callable[[Any], object]] = {
@@ -88,6 +90,7 @@ class Worker:
         self._log: Log
         self._settings: Settings
         self._certificates: Certificates
+        self._spans: Spans | None
 
     async def run(self, link: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -105,6 +108,8 @@ class Worker:
         self._door.close()
         self._link.send(m.Ended(plane.busy))
         await plane.close()
+        if self._spans is not None:
+            await self._spans.close()
         self._tell_counts(0)
         self._link.close()
         await self._tasks.close()
@@ -246,6 +251,7 @@ class Worker:
         output.on_lost = lambda lines: log.warning("log_lines_lost", lines=lines)
         access = access_to(settings.log, output, log, {"worker": self._number})
         self._certificates = Certificates(settings, clocks.wall, log)
+        self._spans = spans = spans_to(settings.tracing, clocks.wall, self._metrics, log)
         self._plane = plane = DataPlane(
             snapshots,
             clocks.monotonic,
@@ -255,8 +261,11 @@ class Worker:
             secrets.token_hex(6),
             clocks.wall,
             self._makers,
+            Tracer.to(spans, random.getrandbits, settings.tracing),
         )
         plane.start()
+        if spans is not None:
+            plane.watch.add(spans)
         plane.watch.add(output)
         if isinstance(access, AccessLines):
             plane.watch.add(access)
@@ -283,19 +292,3 @@ class Worker:
         if number or changes or connections != self._told:
             self._told = connections
             self._link.send(m.Counts(number, changes, connections, harvests))
-
-
-class _TellingMakers(Makers):
-    """Tells of what was made here."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__(clock)
-        self.on_made: Callable[[bytes, Maker], None] = lambda made, maker: None
-
-    def remember(self, made: bytes, maker: Maker) -> None:
-        if made not in self.made:
-            self.on_made(made, maker)
-        super().remember(made, maker)
-
-    def heard(self, made: bytes, maker: Maker) -> None:
-        super().remember(made, maker)

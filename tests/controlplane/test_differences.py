@@ -35,8 +35,8 @@ CHANGES = {
     ),
     "what is read at the start": (
         "admin: {",
-        "log: {format: console}\nstate_dir: other\nadmin: {listen: 127.0.0.1:1, ",
-        ["! admin.listen", "! log.format", "! state_dir"],
+        "log: {format: console}\ntracing: {}\nstate_dir: other\nadmin: {listen: 127.0.0.1:1, ",
+        ["! admin.listen", "! log.format", "! state_dir", "! tracing"],
     ),
     "a token": ("token-of-ops", "another-token", ["! admin.tokens[ops].value"]),
     "another token": ("{name: ops,", "{name: dev, value: x}, {name: ops,", ["! admin.tokens[dev]"]),

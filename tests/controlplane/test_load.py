@@ -245,3 +245,17 @@ def test_any_damage_is_told_in_order_in_plain_words_and_with_a_line(damage: list
     assert not re.search(
         r"(?i)input should|not permitted|field required|does not fit here|pydantic", str(list(map(str, told)))
     )
+
+
+def test_a_configuration_that_needs_what_is_not_installed_says_what(monkeypatch):
+    monkeypatch.setattr("proxy.controlplane.crosscheck.OTEL", "opentelemetry_that_is_not_there.exporter")
+    text = """tracing: {}
+upstreams: {up: {base_url: http://127.0.0.1:9}}
+pools: {chat: {members: [{upstream: up}]}}
+routes: [{prefix: /v1, pool: chat}]
+"""
+    with pytest.raises(ConfigInvalid) as caught:
+        parse(text, {})
+    (problem,) = map(str, caught.value.problems)
+    assert problem == "config.yaml:1: tracing: this needs what was not installed: pip install 'serinus[otel]'"
+    assert parse(text.replace("tracing: {}\n", ""), {}).settings.tracing is None, "and nothing else needs it"

@@ -1,7 +1,6 @@
 """Every piece of YAML that a page shows is what it seems: a configuration, a part of one, or another's file."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -47,15 +46,12 @@ def problems(block: Block, page: Path, folder: Path) -> str | None:
 
 
 def whole(text: str, folder: Path) -> str | None:
-    for name in re.findall(r"(?:file:|cert: |key: |ca: )([\w./-]+/[\w./-]+)", text):
-        file = folder / name.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("secret")
-        file.chmod(0o600)
+    """A configuration as `serinus check` sees it, but for files that are its reader's."""
     try:
-        parse(re.sub(r"file:/", "file:", text), Anything(), base=folder)
+        parse(text, Anything(), base=folder)
     except ConfigInvalid as invalid:
-        return "\n".join(map(str, invalid.problems))
+        found = [str(problem) for problem in invalid.problems]
+        return "\n".join(text for text in found if "no such file or directory" not in text) or None
     return None
 
 

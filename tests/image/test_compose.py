@@ -56,6 +56,13 @@ def test_images_of_others_are_pinned():
     assert {image for image in images if not re.search(r":v?\d+\.\d+\.\d+$", image)} == set()
 
 
+def test_our_image_is_built_by_one_service_and_pulled_by_none():
+    ours = {name: service["pull_policy"] for name, service in SERVICES.items() if service["image"] == "serinus"}
+    assert ours.pop("serinus") == "build"
+    assert SERVICES["serinus"]["build"] == "."
+    assert set(ours.values()) == {"never"}
+
+
 def test_configuration_is_valid_without_warnings_and_needs_no_variable_that_is_not_set():
     loaded = load(CONFIG, ENVIRON)
     assert loaded.warnings == ()

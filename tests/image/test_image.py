@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy import __version__
 from tests.image.recipe import ROOT, Recipe, stages
 
 BUILD, FINAL = stages(ROOT / "Dockerfile")
@@ -34,6 +35,11 @@ def test_linter_of_dockerfiles_has_nothing_to_say():
 
 def test_both_stages_have_the_same_base_for_the_environment_names_its_python():
     assert BUILD[0].value[0] == FINAL[0].value[0]
+
+
+def test_labels_say_which_version_it_is():
+    labels = dict(zip(last("LABEL")[::2], last("LABEL")[1::2], strict=True))
+    assert labels["org.opencontainers.image.version"].strip('"') == __version__
 
 
 def test_it_is_not_root_and_can_be_seen_not_to_be():

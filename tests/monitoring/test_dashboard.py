@@ -25,7 +25,7 @@ def filled_in(expression: str) -> str:
 def expressions() -> dict[str, str]:
     """All that the dashboard asks Prometheus, by where it stands."""
     found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in PANELS for target in panel["targets"]}
-    found |= {f"annotation {each['name']}": each["expr"] for each in DASHBOARD["annotations"]["list"]}
+    found |= {f"annotation {each['name']}": each["target"]["expr"] for each in DASHBOARD["annotations"]["list"]}
     for name, variable in VARIABLES.items():
         if variable["type"] == "query":
             found[f"variable {name}"] = LABEL_VALUES.fullmatch(variable["query"]["query"])[1]

@@ -8,6 +8,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from proxy.obs.histogram import Histogram
 from proxy.obs.metrics import (
+    CHUNK_BUCKETS_S,
     DURATION_BUCKETS_S,
     FIRST_BYTE_BUCKETS_S,
     OVERHEAD_BUCKETS_S,
@@ -53,7 +54,7 @@ def test_buckets_never_fall_and_end_with_all(observed):
     assert counts[:-1] == [sum(seconds <= bound for seconds in observed) for bound in FIRST_BYTE_BUCKETS_S]
 
 
-@pytest.mark.parametrize("bounds_s", [DURATION_BUCKETS_S, FIRST_BYTE_BUCKETS_S, OVERHEAD_BUCKETS_S])
+@pytest.mark.parametrize("bounds_s", [DURATION_BUCKETS_S, FIRST_BYTE_BUCKETS_S, OVERHEAD_BUCKETS_S, CHUNK_BUCKETS_S])
 def test_bounds_rise(bounds_s):
     assert list(bounds_s) == sorted(set(bounds_s))
 
@@ -71,7 +72,10 @@ def test_what_was_counted_is_exported():
     series.duration.observe(2)
     series.first_byte.observe(0.2)
     series.overhead.observe(0.0002)
+    series.per_chunk.observe(0.02)
+    series.input_tokens, series.output_tokens = 140, 90
     metrics.generation, metrics.reloads["rejected"] = 7, 2
+    metrics.cooldowns = lambda: [("openai", "main", 2)]
     metrics.inflight, metrics.connections = lambda: [("openai", 4)], lambda: 5
     found = samples(metrics)
     assert found["serinus_requests_total", labelled(code="200")] == 2
@@ -82,6 +86,11 @@ def test_what_was_counted_is_exported():
     assert found["serinus_request_duration_seconds_sum", labelled()] == 2
     assert found["serinus_time_to_first_byte_seconds_count", labelled()] == 1
     assert found["serinus_overhead_seconds_sum", labelled()] == 0.0002
+    assert found["serinus_time_per_output_chunk_seconds_bucket", labelled(le="0.01")] == 0
+    assert found["serinus_time_per_output_chunk_seconds_bucket", labelled(le="0.025")] == 1
+    assert found["serinus_tokens_total", labelled(direction="input")] == 140
+    assert found["serinus_tokens_total", labelled(direction="output")] == 90
+    assert found["serinus_key_cooldowns_total", (("key", "main"), ("upstream", "openai"))] == 2
     assert found["serinus_upstream_inflight", (("upstream", "openai"),)] == 4
     assert found["serinus_client_connections", ()] == 5
     assert found["serinus_config_generation", ()] == 7
@@ -101,6 +110,12 @@ def test_traffic_without_an_upstream_has_counts_and_no_times():
     found = samples(metrics)
     assert found["serinus_requests_total", labelled(SeriesLabels(), code="404")] == 1
     assert not [name for name, _ in found if name.startswith("serinus_request_duration")]
+
+
+def test_tokens_that_nobody_counts_are_not_exported_as_none():
+    metrics = Metrics()
+    metrics.series(LABELS).count(200)
+    assert not [name for name, _ in samples(metrics) if name.startswith("serinus_tokens")]
 
 
 def test_labels_may_hold_anything():

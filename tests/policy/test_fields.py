@@ -105,6 +105,13 @@ def test_a_trace_that_is_none_is_not_believed(value, pairs):
     assert (found.traceparent, found.passed) == (b"", pairs)
 
 
+def test_only_versions_to_come_may_have_more_behind():
+    known = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+    assert read((b"traceparent", known)).traceparent == known
+    assert read((b"traceparent", known + b"-more")).traceparent == b""
+    assert read((b"traceparent", b"01" + known[2:] + b"-more")).traceparent == b"01" + known[2:] + b"-more"
+
+
 @given(st.lists(traces | values, min_size=2, max_size=3))
 def test_of_several_traces_none_is_believed(several):
     found = read(STATE, *((b"traceparent", value) for value in several))

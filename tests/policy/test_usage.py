@@ -7,7 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.policy.usage import HEAD_BYTES, TAIL_BYTES, used_tokens
+from proxy.policy.usage import HEAD_BYTES, TAIL_BYTES, Meter, Usage, usage_told
+
+
+def used_tokens(head: bytes, tail: bytes) -> int | None:
+    """What rate limits count of it."""
+    told = usage_told(head, tail)
+    return None if told is None else told.limited
 
 
 def events(*payloads: object, line_end: str = "\n", named: bool = False, spaced: bool = False) -> bytes:
@@ -125,6 +131,41 @@ ANSWERS = {
 def test_each_vendors_answers_tell(name):
     body, tokens = ANSWERS[name]
     assert read(body) == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "usage"),
+    {
+        "chat": Usage(19, 10, 29),
+        "chat stream": Usage(19, 10, 29),
+        "responses": Usage(37, 11, 48),
+        "messages": Usage(5125, 15, 140),
+        "messages stream of old": Usage(5125, 15, 140),
+        "messages stream of today": Usage(5125, 15, 140),
+        "embeddings": Usage(8, 0, 8),
+        "gemini, which thinks": Usage(21, 60, 81),
+        "without a sum": Usage(5, 3, 8),
+        "rerank": Usage(12, 0, 12),
+        "nothing used": Usage(0, 0, 0),
+    }.items(),
+)
+def test_prompt_and_output_are_told_apart(name, usage):
+    """The prompt whole, though limits do not count what was read from a cache."""
+    body, _ = ANSWERS[name]
+    assert usage_told(body[:HEAD_BYTES], body[-TAIL_BYTES:]) == usage
+    assert Meter(body, b"application/json").usage() == usage, "however it is found"
+
+
+def test_parts_beyond_their_sum_are_cut_to_it():
+    told = {"prompt_tokens": 50, "completion_tokens": -3, "total_tokens": 29}
+    assert usage_told(b"", compact({"usage": told}).encode()) == Usage(29, 0, 29)
+    assert Meter(compact({"usage": told}).encode(), b"").usage() == Usage(29, 0, 29)
+
+
+def test_an_answer_without_a_word_is_estimated_by_its_events_or_its_length():
+    assert Meter(b"x" * 400, b"application/json").estimate(7, events=0) == 107
+    assert Meter(b"x" * 400, b"text/event-stream").estimate(7, events=3) == 10
+    assert Meter(b"x" * 400, b"audio/mpeg").estimate(7, events=0) == 7
 
 
 @pytest.mark.parametrize("name", ANSWERS)

@@ -10,7 +10,8 @@ from proxy.obs.metrics import Metrics, SeriesLabels
 from proxy.state.live import Registry
 from proxy.workers.counts import Counted, Sums
 
-HISTOGRAMS = ("duration", "first_byte", "overhead")
+HISTOGRAMS = ("duration", "first_byte", "overhead", "per_chunk")
+SUMS = ("disconnects", "failures", "retried", "input_tokens", "output_tokens")
 NAMES = ("a", "b")
 TARGETS = ("a", "b", "a@10.0.0.1:443", "a@[::1]:443", "b@10.0.0.1:443")
 KEYS = (("k", "11111111"), ("k", "22222222"))
@@ -39,18 +40,20 @@ def numbers(process: Process) -> tuple[dict, dict]:
     """All counts and all gauges, without those that are 0."""
     counts, gauges = {}, {}
     for labels, series in process.metrics.all_series():
-        for name in ("disconnects", "failures", "retried"):
+        for name in SUMS:
             counts[labels, name] = getattr(series, name)
         counts |= {(labels, "code", status): count for status, count in series.codes.items()}
         for name in HISTOGRAMS:
             counts |= {(labels, name, i): count for i, count in enumerate(getattr(series, name).counts)}
             counts[labels, name, "s"] = getattr(series, name).sum_s
+    counts |= {("spans", result): count for result, count in process.metrics.spans.items()}
     registry = process.registry
     for name, live in registry.upstreams.items():
         gauges[name, "inflight"], gauges[name, "pending"] = live.inflight, live.pending
         if live.upstream != name:
             continue
         counts |= {(name, outcome): count for outcome, count in live.outcomes.items()}
+        counts |= {(name, "cooldowns", key): count for key, count in live.cooldowns.items()}
         for (key, mark), held in live.keys.items():
             if (name, key, mark) in ABOVE_KNOWS:
                 gauges[name, key, mark], counts[name, key, mark] = held.inflight, held.answers
@@ -94,7 +97,7 @@ class Telling(RuleBasedStateMachine):
         series.count(status)
         series.failures += status == 502
 
-    @rule(worker=WORKERS, labels=st.sampled_from(LABELS), name=st.sampled_from(("disconnects", "retried")))
+    @rule(worker=WORKERS, labels=st.sampled_from(LABELS), name=st.sampled_from(SUMS))
     def count(self, worker, labels, name):
         series = self.workers[worker].metrics.series(labels)
         setattr(series, name, getattr(series, name) + 1)
@@ -122,6 +125,8 @@ class Telling(RuleBasedStateMachine):
     @rule(worker=WORKERS, name=st.sampled_from(NAMES), key=st.sampled_from(KEYS), status=st.sampled_from([401, 429]))
     def refuse_key(self, worker, name, key, status):
         self.workers[worker].key(name, *key).refusals[status] += 1
+        cooldowns = self.workers[worker].live(name).cooldowns
+        cooldowns[key[0]] = cooldowns.get(key[0], 0) + 1
 
     @rule(worker=WORKERS, why=st.sampled_from([429, 503, Outcome.TIMEOUT]), by=BY)
     def use_pool(self, worker, why, by):
@@ -133,6 +138,11 @@ class Telling(RuleBasedStateMachine):
     @rule(worker=WORKERS, name=st.sampled_from(NAMES), limit=st.sampled_from(("requests", "tokens", "concurrent")))
     def limit(self, worker, name, limit):
         self.workers[worker].registry.client(name).limited[limit] += 1
+
+    @rule(worker=WORKERS, result=st.sampled_from(("exported", "failed", "dropped")))
+    def trace(self, worker, result):
+        spans = self.workers[worker].metrics.spans
+        spans[result] = spans.get(result, 0) + 1
 
     @rule(worker=WORKERS, name=st.sampled_from(NAMES), tokens=st.integers(0, 9))
     def call(self, worker, name, tokens):

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.authority import Authority, shown, written
+from tests.support.collector import collecting
 from tests.support.patience import PATIENCE_S
 from tests.support.process import SerinusProcess
 from tests.support.raw import RawCaller, ask, get, post
@@ -431,3 +432,20 @@ async def test_a_second_signal_ends_it_at_once(serinus, scripted):
     assert await serinus.ended() == 0
     assert await caller.read_rest() == b""
     caller.close()
+
+
+async def test_each_worker_sends_its_own_traces_and_none_is_left_behind(serinus, scripted):
+    upstream = await scripted(OK)
+    async with collecting() as collector:
+        port = await serinus.begin(config_for(upstream.url, top=f"tracing: {{endpoint: '{collector.url}'}}"))
+        callers = await connected(port, 8)
+        for caller in callers:
+            await caller.send(post())
+            assert (await caller.answer()).status == 200
+            caller.writer.close()
+        served_by = {await serinus.served_by() for _ in callers}
+        assert len(served_by) == 2
+        serinus.send(signal.SIGTERM)
+        await serinus.until("stopped")
+        assert len(collector.of_kind("server")) == len(collector.of_kind("client")) == 8
+        assert len({span.parent_id for span in collector.of_kind("client")}) == 8

@@ -34,7 +34,7 @@ Serinus reads YAML 1.2. So that one may write it as everywhere else, it gets its
 {{- $workers := $config.workers | default 1 }}
 {{- $log := $config.log | default dict }}
 {{- $listen := ternary list $config.listen (eq (toString $workers) "1") }}
-{{- dict "admin" $config.admin "state_dir" $config.state_dir "workers" $workers "format" ($log.format | default "json") "listen" $listen | toJson | sha256sum }}
+{{- dict "admin" $config.admin "state_dir" $config.state_dir "workers" $workers "format" ($log.format | default "json") "listen" $listen "tracing" $config.tracing | toJson | sha256sum }}
 {{- end }}
 
 {{- /* Seconds, of a duration as Serinus writes it. */}}
@@ -51,16 +51,13 @@ Serinus reads YAML 1.2. So that one may write it as everywhere else, it gets its
 {{- addf .Values.preStopSeconds $preDrain $drain 5 | ceil | int64 }}
 {{- end }}
 
-{{- /* The ports of all URLs that the configuration calls, as a JSON list. */}}
+{{- /* The ports of all URLs in the configuration but web pages' origins, in JSON: what it calls is there, by whatever name. */}}
 {{- define "serinus.calledPorts" -}}
-{{- $urls := list }}
-{{- range .Values.config.upstreams }}{{ $urls = append $urls .base_url }}{{ end }}
-{{- range .Values.config.canaries }}{{ range .webhooks }}{{ $urls = append $urls .url }}{{ end }}{{ end }}
 {{- $ports := list }}
-{{- range $urls }}
-{{- $url := urlParse . }}
+{{- range regexFindAll `"https?://[^"\\]+` (omit .Values.config "cors" | toJson) -1 }}
+{{- $url := trimPrefix "\"" . | urlParse }}
 {{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
 {{- $ports = append $ports (int ($named | default (ternary "80" "443" (eq $url.scheme "http")))) }}
 {{- end }}
-{{- dict "ports" (uniq $ports | sortAlpha) | toJson }}
+{{- dict "ports" (uniq $ports) | toJson }}
 {{- end }}

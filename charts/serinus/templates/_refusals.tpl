@@ -62,6 +62,7 @@ cluster. All are told at once, each with what would be right.
 {{- end }}
 {{- end }}
 {{- range $index, $key := .master_keys }}{{ $_ := set $held (printf "master_keys[%d]" $index) $key }}{{ end }}
+{{- range $name, $value := (.tracing | default dict).headers }}{{ $_ := set $held (printf "tracing.headers.%s" $name) $value }}{{ end }}
 {{- with .client_pepper }}{{ $_ := set $held "client_pepper" . }}{{ end }}
 {{- end }}
 {{- $held | toJson }}

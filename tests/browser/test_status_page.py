@@ -167,7 +167,9 @@ async def test_it_asks_for_a_token_says_when_it_is_wrong_and_forgets_it(browser,
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 async def test_it_says_that_the_proxy_is_not_there_and_goes_on_when_it_is_back(browser, proxy, size, held_port):
-    config = TOKENS.replace("127.0.0.1:0", f"127.0.0.1:{held_port}") + config_for("http://127.0.0.1:1")
+    config = TOKENS.replace("{listen: 127.0.0.1:0", f"{{listen: 127.0.0.1:{held_port}") + config_for(
+        "http://127.0.0.1:1"
+    )
     running = await proxy(config)
     async with browser.page(*size) as page:
         await page.open(running.admin_url)

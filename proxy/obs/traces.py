@@ -145,8 +145,8 @@ class Traces(Spans):
         spans["exported"], spans["failed"], spans["dropped"] = sent.exported, sent.failed, self._dropped
 
     async def flush(self) -> None:
-        """Send what there is, if that is done within CLOSING_S."""
-        await _within(CLOSING_S, self._processor.force_flush)
+        """Send what there is, however long that takes."""
+        await _within(None, self._processor.force_flush)
         self.count()
 
     async def close(self) -> None:
@@ -163,7 +163,7 @@ def _named(service_name: str | None) -> Mapping[str, str]:
     return {"service.name": "serinus"} if str(named).startswith("unknown_service") else {}
 
 
-async def _within(limit_s: float, work: Callable[[], object]) -> None:
+async def _within(limit_s: float | None, work: Callable[[], object]) -> None:
     """Not in the loop's pool of threads: its end would be waited for, however long it took."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 

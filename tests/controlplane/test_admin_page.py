@@ -249,6 +249,14 @@ def test_what_decided_is_in_the_past_at_the_weight_of_then():
     assert told == [(10.0, 1.0, {}), (10.0, 512.0, {"ttft": 3.0}), (0.0, None, {})]
 
 
+def test_where_means_are_compared_they_are_the_latencies_of_the_past():
+    history = canary_history.History("one")
+    means = {"means": {"baseline_mean_s": 0.25, "canary_mean_s": None}}
+    history.add(0.0, {"weight": 0.5, "analysis": means})
+    (point,) = history.told(1.0)
+    assert (point["baseline_ms"], point["canary_ms"], point["evidence"]) == ((250.0, None), (None, None), None)
+
+
 def test_a_past_of_any_length_is_kept_in_so_many_points_from_its_begin_to_now():
     history = canary_history.History("one")
     for at_s in range(20_000):

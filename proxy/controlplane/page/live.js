@@ -5,7 +5,7 @@ import { Locked, Refused, ask, events } from "./api.js";
 const WINDOW = "10s";
 const SILENT_MS = 6000; // an event comes every second: whoever says nothing for so long is not there
 const FIRST_PAUSE_MS = 250;
-const LONGEST_PAUSE_MS = 4000;
+const LONGEST_PAUSE_MS = 2000;
 
 export class Live {
   #wake = () => {};

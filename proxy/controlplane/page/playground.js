@@ -148,8 +148,10 @@ class Seen {
   }
 
   head(headers) {
-    const shown = { upstream: "x-serinus-upstream", arm: "x-serinus-arm", request: "x-request-id" };
-    for (const [name, field] of Object.entries(shown)) say(facts[name], headers.get(field) ?? DASH);
+    say(facts.upstream, headers.get("x-serinus-upstream") ?? DASH);
+    say(facts.arm, headers.get("x-serinus-arm") ?? DASH);
+    // The one that the log has: an upstream's own stands in the other field.
+    say(facts.request, headers.get("x-serinus-request-id") ?? headers.get("x-request-id") ?? DASH);
     say(facts.tries, headers.get("x-serinus-attempts") ?? "1");
   }
 

@@ -35,6 +35,7 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev       ## the documents as a site in build/docs; a link that leads nowhere fails it
 	$(BIN)/sphinx-build -q -n -W --keep-going -c docs -d build/doctrees . build/docs
+	@echo "The documents are in build/docs/docs/index.html."
 
 reference: $(VENV)/.runtime  ## write the documents that follow from the settings and the commands anew
 	$(BIN)/python docs/reference.py

@@ -27,12 +27,13 @@ CONFIGURATION = """\
 
 Every setting, as `serinus schema` has it; `make reference` writes this page. [config/full.yaml](../config/full.yaml) shows all
 of them in one file, with the defaults where there are any. Editors that speak YAML's language server complete and explain
-them with the schema:
+them with
 
 ```console
 $ serinus schema > serinus.schema.json
-$ sed -i '1i # yaml-language-server: $schema=serinus.schema.json' config/minimal.yaml
 ```
+
+and a file that begins with `# yaml-language-server: $schema=serinus.schema.json`.
 
 - A **duration** has a unit: `250ms`, `30s`, `5m`, `2h`, `1d`. A **size** too: `64KiB`, `20MiB`, `1GiB`. A **percentage**: `5%`.
 - An **address** is a host and a port, `127.0.0.1:8080` or `[::1]:8080`; `0.0.0.0` is every address of the machine.

@@ -26,3 +26,10 @@ def test_a_command_is_called_as_it_is_listed(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None
     assert command.name in (name, "python -m proxy.simulation")
+
+
+def test_every_setting_and_every_option_has_a_meaning() -> None:
+    rows = [
+        line for page in ("configuration.md", "commands.md") for line in (ROOT / "docs" / page).read_text().splitlines()
+    ]
+    assert [row for row in rows if row.startswith("| `") and row.endswith("|  |")] == []

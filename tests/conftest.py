@@ -1,11 +1,12 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from tests.support.ports import held_socket
 from tests.support.raw import RawCaller
 from tests.support.running import RunningProxy, start_proxy
 from tests.support.scripted import Script, ScriptedUpstream
@@ -33,6 +34,13 @@ async def scripted() -> AsyncIterator[Callable[[Script], "asyncio.Future[Scripte
     yield start
     for upstream in started:
         await upstream.stop()
+
+
+@pytest.fixture
+def held_port() -> Iterator[int]:
+    """Where nobody listens, and nobody else will."""
+    with held_socket() as held:
+        yield held.getsockname()[1]
 
 
 @pytest.fixture

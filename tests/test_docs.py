@@ -7,7 +7,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.main import CLOSING_S
-from proxy.model import errors
 from proxy.model.quantities import parse_duration
 from proxy.model.settings import Settings
 from proxy.obs.metrics import MemberState, Metrics, PoolState, SeriesLabels
@@ -41,28 +40,6 @@ def test_configuration_in_the_readme_is_the_minimal_example():
     assert shown is not None
     lines = (ROOT / "config/minimal.yaml").read_text().splitlines()
     assert shown[1].strip() == "\n".join(line for line in lines if not line.startswith("#")).strip()
-
-
-def codes() -> set[str]:
-    """Of errors that callers are answered with, those that one place alone gives among them."""
-    ours = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and getattr(kind, "code", None)}
-    given = {
-        code
-        for file in (ROOT / "proxy/dataplane").glob("*.py")
-        for code in re.findall(r'code="(\w+)"', file.read_text())
-    }
-    return ours | given
-
-
-def test_every_error_code_has_its_row_and_every_row_is_a_code():
-    rows = re.findall(r"^\| \d{3} \| `(\w+)` \|", (ROOT / "docs/operating.md").read_text(), re.MULTILINE)
-    assert set(rows) == codes()
-
-
-def test_every_error_code_has_an_entry_in_troubleshooting():
-    text = (ROOT / "docs/troubleshooting.md").read_text()
-    entries = re.findall(r"^(?:#+ .*|\|.*)$", text, re.MULTILINE)  # headings and rows of tables
-    assert [code for code in sorted(codes()) if not any(f"`{code}`" in entry for entry in entries)] == []
 
 
 def test_unit_gives_a_drain_the_time_it_takes():

@@ -13,14 +13,14 @@ from proxy.controlplane.problems import Path
 from proxy.importing.keys import Keys
 from proxy.importing.leftovers import of_deployment
 from proxy.importing.providers import PROVIDERS, STAY_BEHIND, UNREACHABLE, Provider, provider_of
-from proxy.importing.source import VARIABLE, Source
+from proxy.importing.source import FROM_ENVIRONMENT, VARIABLE, Source
 from proxy.model.address import BaseUrl, is_address
 from proxy.model.headers import carries, parse_header_name, settable
 from proxy.model.upstream_settings import Timeouts
 
 # LiteLLM's own marks between the provider and the model: which of a provider's APIs is to be called.
 _MARKS = ("responses/", "o_series/", "gpt5_series/")
-_SECRET_HEADERS = ("authorization", "x-api-key", "api-key", "cookie")
+_SECRET_WORDS = ("auth", "key", "token", "secret", "cookie", "password", "credential")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +86,52 @@ def _read(source: Source, keys: Keys, path: Path, entry: dict[str, Any]) -> Iter
     """The deployments of one entry: none if it cannot be reached, several if it has several organizations."""
     params, inside = entry["litellm_params"], (*path, "litellm_params")
     group = source.text((*path, "model_name"), entry.get("model_name"))
-    model = source.text((*inside, "model"), params.get("model"))
-    if group is None or model is None:
+    asked = source.text((*inside, "model"), params.get("model"))
+    if group is None or asked is None:
         source.dropped(path, "no deployment: it needs model_name and litellm_params with model")
         return
-    given = params.get("custom_llm_provider")
-    api_base = params.get("api_base", params.get("base_url"))
-    name, model = provider_of(f"{given}/{model.removeprefix(f'{given}/')}" if given else model, str(api_base or ""))
-    if name not in PROVIDERS or not model:
-        source.dropped((*inside, "model"), _why_not(name) if model else "no model is named: write it behind the slash")
-        return
-    if params["model"] == "*" and not given:
-        source.changed(
-            (*inside, "model"), "no provider is told by a model's name: what no other route takes is OpenAI's"
-        )
-    provider = PROVIDERS[name]
-    url = _base_url(source, inside, provider, api_base)
+    provider, model = _provider(source, inside, params, asked)
+    url = _base_url(source, inside, PROVIDERS[provider], _api_base(params)) if provider else None
     if url is None:
         return
-    key = keys.variable((*inside, "api_key"), params.get("api_key"), _usual_variable(provider, url))
-    if not params.get("api_key") and (name == "azure" or not api_base):  # a provider's usual key is for its usual place
-        key = provider.key_variable or None
-    for mark in _MARKS:
-        model = model.removeprefix(mark)
-    if provider.model_prefix and "/" not in model and "*" not in model:
-        model = provider.model_prefix + model
-    endpoint = Endpoint(url, provider.auth, _headers(source, inside, params), (), _timeout_s(source, inside, params))
+    timeout_s = _timeout_s(source, inside, params)
+    endpoint = Endpoint(url, PROVIDERS[provider].auth, _headers(source, inside, params), timeout_s=timeout_s)
     shares, order = _shares(source, inside, params, entry), source.number((*inside, "order"), params.get("order"))
-    deployment = Deployment(path, group, name, model, endpoint, key, shares, order)
+    key = _key(source, keys, inside, params, provider, url)
+    deployment = Deployment(path, group, provider, model, endpoint, key, shares, order)
     of_deployment(source, path, entry)
-    if name == "azure":
+    if provider == "azure":
         deployment = _azure(source, inside, params, deployment)
     yield from _of_each_organization(source, inside, params, deployment)
+
+
+def _api_base(params: dict[str, Any]) -> object:
+    return params.get("api_base", params.get("base_url"))
+
+
+def _provider(source: Source, inside: Path, params: dict[str, Any], asked: str) -> tuple[str, str]:
+    """Its provider, and what that calls the model. The provider is empty where it cannot be reached, which is said."""
+    given, path = params.get("custom_llm_provider"), (*inside, "model")
+    if given:
+        asked = f"{given}/{asked.removeprefix(f'{given}/')}"
+    name, model = provider_of(asked, str(_api_base(params) or ""))
+    if name not in PROVIDERS or not model:
+        source.dropped(path, _why_not(name) if model else "no model is named: write it behind the slash")
+        return "", model
+    if asked == "*":
+        source.changed(path, "no provider is told by a model's name: what no other route takes is OpenAI's")
+    for mark in _MARKS:
+        model = model.removeprefix(mark)
+    prefix = "" if "/" in model or "*" in model else PROVIDERS[name].model_prefix
+    return name, prefix + model
+
+
+def _key(source: Source, keys: Keys, inside: Path, params: dict[str, Any], provider: str, url: str) -> str | None:
+    """The variable of its key. Where none is written, a provider's usual key is for its usual place only."""
+    written, known = params.get("api_key"), PROVIDERS[provider]
+    if not written and (provider == "azure" or not _api_base(params)):
+        return known.key_variable or None
+    return keys.variable((*inside, "api_key"), written, _usual_variable(known, url))
 
 
 def _why_not(provider: str) -> str:
@@ -165,7 +179,7 @@ def _headers(source: Source, inside: Path, params: dict[str, Any]) -> tuple[tupl
         except ValueError as error:
             source.dropped(path, str(error))
             continue
-        if name in _SECRET_HEADERS or any(word in name for word in ("token", "secret", "key")):
+        if str(value).startswith(FROM_ENVIRONMENT) or any(word in name for word in _SECRET_WORDS):
             source.dropped(path, "it may hold a secret: write it by hand, as auth: {header: …} with a key under keys")
         elif text is not None and carries(text):
             found[name] = text

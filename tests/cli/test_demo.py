@@ -122,12 +122,12 @@ async def test_the_picture_is_of_the_last_view(demo, tmp_path):
     assert "not&#160;ready" not in picture
 
 
-async def test_a_port_that_is_taken_is_named(demo, unused_tcp_port):
-    async with await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", unused_tcp_port):
-        process = await demo("--plain", "--admin-port", str(unused_tcp_port))
+async def test_a_port_that_is_taken_is_named(demo, held_port):
+    async with await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", held_port):
+        process = await demo("--plain", "--admin-port", str(held_port))
         _, wrong = await process.communicate()
     assert process.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{unused_tcp_port}" in wrong.decode()
+    assert f"cannot listen on 127.0.0.1:{held_port}" in wrong.decode()
     assert "--port and --admin-port" in wrong.decode()
 
 

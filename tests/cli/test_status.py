@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import pty
-import socket
 import sys
 from pathlib import Path
 
@@ -133,10 +132,8 @@ async def test_the_address_comes_from_the_environment_too(busy):
 
 
 @pytest.mark.parametrize("command", [["status"], ["top", "--count", "1"]])
-async def test_nobody_there_is_said_at_once(command):
-    with socket.socket() as held:  # so that nobody else gets the port meanwhile
-        held.bind(("127.0.0.1", 0))
-        shown = await call(*command, "--admin", f"http://127.0.0.1:{held.getsockname()[1]}")
+async def test_nobody_there_is_said_at_once(command, held_port):
+    shown = await call(*command, "--admin", f"http://127.0.0.1:{held_port}")
     assert shown.exit_code == 1
     assert "connection refused. Is it the address of the admin API?" in shown.output
 

@@ -257,14 +257,14 @@ async def test_reload_brings_no_revoked_key_back(scripted, proxy, tmp_path):
     assert [await status(running, key) for key in ("client-key", issued["key"])] == [401, 401]
 
 
-async def test_revocation_needs_nothing_of_the_upstreams(scripted, proxy, tmp_path, unused_tcp_port):
+async def test_revocation_needs_nothing_of_the_upstreams(scripted, proxy, tmp_path, held_port):
     """A file that one of them needs may be gone: what is put in force is who may call, and nothing else."""
     import trustme
 
     ca = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(ca)
     text = config((await scripted(answering(whole(COMPLETION)))).url)
-    far = f"far: {{base_url: 'https://localhost:{unused_tcp_port}/v1', tls: {{ca: {ca}}}}}, "
+    far = f"far: {{base_url: 'https://localhost:{held_port}/v1', tls: {{ca: {ca}}}}}, "
     running = await proxy(text.replace("upstreams: {", "upstreams: {" + far))
     ca.unlink()
     key = (await done(running, "/clients/web/keys", {}))["key"]

@@ -70,12 +70,6 @@ def taken():
         yield other.getsockname()[1]
 
 
-@pytest.fixture
-def free():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
 async def test_new_listener_opens_beside_the_one_before(start):
     running, listen = await start("127.0.0.1:0")
     assert await listen("127.0.0.1:0", "127.0.0.2:0") == Applied(2, running.serinus.reloader.last.warnings, ())
@@ -110,43 +104,43 @@ async def test_answer_after_its_listener_is_gone_is_its_connections_last(start):
     assert await end(caller) == b""
 
 
-async def test_address_that_cannot_be_had_rejects_all_of_it(start, taken, free):
+async def test_address_that_cannot_be_had_rejects_all_of_it(start, taken, held_port):
     running, listen = await start("127.0.0.1:0")
-    result = await listen(f"127.0.0.1:{free}", f"127.0.0.1:{taken}")
+    result = await listen(f"127.0.0.1:{held_port}", f"127.0.0.1:{taken}")
     assert isinstance(result, Rejected)
     assert f"listen: cannot listen on 127.0.0.1:{taken}: address already in use" in result.problems[0]
     assert ports(running) == [running.port]
     assert await is_open(running.port)
-    assert not await is_open(free)
-    assert isinstance(await listen(f"127.0.0.1:{free}"), Applied)
-    assert await is_open(free)
+    assert not await is_open(held_port)
+    assert isinstance(await listen(f"127.0.0.1:{held_port}"), Applied)
+    assert await is_open(held_port)
 
 
-async def test_nothing_is_opened_where_something_else_is_wrong(start, free, file):
+async def test_nothing_is_opened_where_something_else_is_wrong(start, held_port, file):
     running, _ = await start("127.0.0.1:0")
     (file.parent / "ca").write_text("no authority")
     wrong = {"clients": False, "upstream": "tls: {ca: ca}"}
     file.write_text(
-        f"listen: [127.0.0.1:{free}]\n{ADMIN}" + config_for("https://a.test/v1", **wrong).replace("up0", "new")
+        f"listen: [127.0.0.1:{held_port}]\n{ADMIN}" + config_for("https://a.test/v1", **wrong).replace("up0", "new")
     )
     assert isinstance(await running.serinus.reloader.reload(), Rejected)
-    assert not await is_open(free)
+    assert not await is_open(held_port)
     assert await is_open(running.port)
 
 
-async def test_address_may_take_the_place_of_one_that_it_contains(start, free):
-    _, listen = await start(f"127.0.0.1:{free}")
-    for address in (f"0.0.0.0:{free}", f"127.0.0.1:{free}"):
+async def test_address_may_take_the_place_of_one_that_it_contains(start, held_port):
+    _, listen = await start(f"127.0.0.1:{held_port}")
+    for address in (f"0.0.0.0:{held_port}", f"127.0.0.1:{held_port}"):
         assert isinstance(await listen(address), Applied)
-        assert await is_open(free)
+        assert await is_open(held_port)
 
 
-async def test_place_is_given_back_where_the_other_cannot_be_had(start, free, taken):
-    _, listen = await start(f"127.0.0.1:{free}")
-    result = await listen(f"0.0.0.0:{free}", f"127.0.0.1:{taken}")
+async def test_place_is_given_back_where_the_other_cannot_be_had(start, held_port, taken):
+    _, listen = await start(f"127.0.0.1:{held_port}")
+    result = await listen(f"0.0.0.0:{held_port}", f"127.0.0.1:{taken}")
     assert isinstance(result, Rejected)
-    assert await is_open(free)
-    assert isinstance(await listen(f"0.0.0.0:{free}"), Applied)
+    assert await is_open(held_port)
+    assert isinstance(await listen(f"0.0.0.0:{held_port}"), Applied)
 
 
 async def test_listener_may_begin_and_cease_to_speak_tls(start, tmp_path):
@@ -200,9 +194,9 @@ async def test_who_came_by_a_listener_that_others_reach_is_not_let_in_without_a_
     assert (await ask(ports(running)[0], get())).status == 200
 
 
-async def test_nothing_is_opened_by_who_is_about_to_stop(start, free):
+async def test_nothing_is_opened_by_who_is_about_to_stop(start, held_port):
     running, listen = await start("127.0.0.1:0")
     running.serinus.data_plane.stop_listening()
-    assert isinstance(await listen(f"127.0.0.1:{free}", "127.0.0.1:0"), Applied)
+    assert isinstance(await listen(f"127.0.0.1:{held_port}", "127.0.0.1:0"), Applied)
     assert ports(running) == []
-    assert not await is_open(free)
+    assert not await is_open(held_port)

@@ -1,7 +1,6 @@
 """`keepalive: {min_idle: N}`: connections to an upstream that are open before anybody asks for one."""
 
 import asyncio
-import socket
 
 import pytest
 
@@ -132,15 +131,9 @@ async def test_upstream_that_talks_before_it_was_asked_is_not_believed(scripted,
 # --- an upstream that is down -----------------------------------------------------------------------------------------
 
 
-def free_port():
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return reserved.getsockname()[1]
-
-
-async def test_upstream_that_was_down_is_tried_again_but_not_all_the_time(proxy, monkeypatch):
+async def test_upstream_that_was_down_is_tried_again_but_not_all_the_time(proxy, monkeypatch, held_port):
     tries = []
-    running = await proxy(warm(f"http://127.0.0.1:{free_port()}/v1", 2))
+    running = await proxy(warm(f"http://127.0.0.1:{held_port}/v1", 2))
     (pool,) = running.serinus.data_plane._pools._pools.values()
     opened = pool.open
     monkeypatch.setattr(pool, "open", lambda exchange: tries.append(exchange) or opened(exchange))

@@ -11,7 +11,6 @@ import os
 import random
 import re
 import shutil
-import socket
 import stat
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.docs.blocks import Block, Command
 from tests.docs.running import Ended, Running
 from tests.docs.stand_ins import LOOKS, Lasting, is_run, lasting, shortened, stand_in
 from tests.support.patience import PATIENCE_S
+from tests.support.ports import held_socket
 
 ROOT = Path(__file__).parents[2]
 _OUTSIDE = re.compile(r"(?:https?|wss?)://(?!127\.0\.0\.1|localhost|\[)([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)(?::\d+)?")
@@ -37,13 +37,13 @@ eval "$2"
 
 _SERINUS = """#!{python}
 import sys
-sys.argv[0] = "serinus"
 from proxy.cli import main
-from proxy.model.settings import Admin, Settings
-Admin.model_fields["listen"].default = "127.0.0.1:{admin}"
-Settings.model_fields["listen"].default = "127.0.0.1:{listen}"
-Admin.model_rebuild(force=True)
-Settings.model_rebuild(force=True)
+if sys.argv[1:2] in (["serve"], ["check"], ["schema"]):  # the others read no configuration
+    from proxy.model.settings import Admin, Settings
+    Admin.model_fields["listen"].default = "127.0.0.1:{admin}"
+    Settings.model_fields["listen"].default = "127.0.0.1:{listen}"
+    Admin.model_rebuild(force=True)
+    Settings.model_rebuild(force=True)
 ports = {{"demo": {{"port": {listen}, "admin_port": {admin}}}, "simulate": {{"port": {simulated}}}}}
 main(prog_name="serinus", default_map=ports)
 """
@@ -58,7 +58,7 @@ class Scene:
         self.folder = folder / "serinus"
         self._state, self._bin = folder / "state.sh", folder / "bin"
         said = "\n".join(block.text for block in page)
-        self._held = [_held_port() for _ in {*_DEFAULT_PORTS, *_PORT.findall(_OUTSIDE.sub("", said))}]
+        self._held = [held_socket() for _ in {*_DEFAULT_PORTS, *_PORT.findall(_OUTSIDE.sub("", said))}]
         names = sorted({*_DEFAULT_PORTS, *_PORT.findall(_OUTSIDE.sub("", said))})
         free = (str(held.getsockname()[1]) for held in self._held)
         self._words = dict(zip(names, free, strict=True))  # the page's → the scene's
@@ -202,11 +202,3 @@ def _fits(shown: str, said: str, *, whole: bool) -> bool:
     parts = [r"\s+".join(map(re.escape, part.split())) for part in shown.split("…")]
     pattern = r"[\s\S]*?".join(rf"\s*{part}\s*" for part in parts)
     return bool(re.fullmatch(pattern, said.strip()) if whole else re.search(pattern, said))
-
-
-def _held_port() -> socket.socket:
-    """A free port that stays ours: bound and not listened on. A server may still listen there; nobody is given it."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held

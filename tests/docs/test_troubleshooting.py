@@ -64,3 +64,11 @@ def test_message_that_nobody_says_is_noticed(message: str) -> None:
 @pytest.mark.parametrize("event", EVENTS)
 def test_events_of_the_log_are_logged(event: str) -> None:
     assert f'"{event}"' in SOURCES or re.search(rf"\b{event}: ", SOURCES)
+
+
+def test_what_a_newcomer_may_meet_has_an_entry() -> None:
+    """The quick start names it with a hint; its page has more."""
+    quick = (ROOT / "docs/quickstart.md").read_text().split("| you see | do |")[1]
+    met = re.findall(r"`([^`]+)`", "\n".join(re.findall(r"^\| (.*?) \|", quick, re.MULTILINE)))
+    assert len(met) > 10
+    assert [message for message in met if message not in PAGE] == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.controlplane.build import prove
@@ -19,7 +19,7 @@ from proxy.controlplane.problems import ConfigInvalid
 from proxy.importing.litellm import Imported, convert
 
 CASES = sorted((Path(__file__).parent / "litellm").glob("*.yaml"))
-ENVIRON = {"AZURE_API_BASE": "https://corp.openai.azure.com/", "REDIS_HOST": "redis.example"}
+ENVIRON = {"AZURE_API_BASE": "https://corp.openai.azure.com/", "TEAM_SECRET": "S3CR3T-9"}
 
 
 def converted(text: str, file: str = "config.yaml") -> Imported:
@@ -140,6 +140,7 @@ ROUTER = st.fixed_dictionaries(
 GENERAL = st.dictionaries(st.just("master_key"), VALUES)
 
 
+@settings(max_examples=50)
 @given(ENTRIES, ROUTER, GENERAL)
 def test_whatever_is_printed_loads(entries: list[Any], router: dict[str, Any], general: dict[str, Any]) -> None:
     text = yaml.safe_dump({"model_list": entries, "router_settings": router, "general_settings": general})

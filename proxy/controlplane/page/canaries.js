@@ -181,7 +181,7 @@ function armOf(arm, one, analysis) {
 function stepOf(step, at, one) {
   const text = "weight" in step ? `${+step.weight.toFixed(2)} %` : "pause";
   const done = at < one.step || one.state === "succeeded";
-  const here = at === one.step && one.weight > 0 && one.state !== "warming";
+  const here = at === one.step && one.weight > 0 && one.state !== "warming" && !OVER.includes(one.state);
   return { text, look: here ? "here" : done ? "done" : "", here };
 }
 

@@ -166,7 +166,7 @@ async def test_one_screen_says_why_it_has_its_weight(start):
         "began: from 0 % to 25 %",
     ):  # fmt: skip
         assert words in shown.output, shown.output
-    listed = (await command(running, "list")).output.splitlines()[1].split()
+    listed = (await command(running, "list")).output.splitlines()[2].split()
     assert listed[:4] == ["trial", "progressing", "25", "%"]
     assert json.loads((await command(running, "list", "--json")).output)["trial"]["state"] == "progressing"
     found = json.loads((await command(running, "show", "trial", "--json")).output)

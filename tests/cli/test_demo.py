@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 from rich.console import Console
 
 from proxy.benchmark.sample import Failure, Sample
-from proxy.cli.demo.scene import PROVIDERS, config
+from proxy.cli.demo.scene import PROVIDERS, command, config
 from proxy.cli.demo.traffic import Traffic
 from proxy.cli.demo.view import LastRequests, View, callers_line
 from proxy.controlplane.load import parse
@@ -29,6 +29,15 @@ def test_its_configuration_is_valid_without_warnings():
     loaded = parse(config(urls, 8080, 9090, Path("state")), {})
     assert not loaded.warnings
     assert [str(listener.address) for listener in loaded.settings.listen] == ["127.0.0.1:8080"]
+
+
+def test_what_it_prints_to_try_works_where_no_environment_is_active(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert command(".venv/bin/serinus") == ".venv/bin/serinus"
+    assert command("/my tools/serinus") == "'/my tools/serinus'"
+    assert command("/home/me/proxy/__main__.py") == f"{sys.executable} -m proxy"
+    (tmp_path / "serinus").touch(mode=0o755)
+    assert command("/opt/serinus/bin/serinus") == "serinus"
 
 
 # --- as a process ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.live import Live
 
 from proxy.cli.demo.canary_panel import Explained
-from proxy.cli.demo.scene import BAD, CANARY, GOOD, RATE_PER_S, TO_TRY, Trial, behaviours, config
+from proxy.cli.demo.scene import BAD, CANARY, GOOD, RATE_PER_S, TO_TRY, Trial, behaviours, command, config
 from proxy.cli.demo.traffic import WINDOW_S, Traffic
 from proxy.cli.demo.view import LastRequests, View
 from proxy.controlplane.load import parse
@@ -118,7 +118,7 @@ class Demo:
         if rate:
             traffic = Traffic(root, rate, self._dice, clock)
             callers.spawn(traffic.run(asyncio.sleep))
-        to_try = TO_TRY.format(root=root, admin=admin, config=self._path)
+        to_try = TO_TRY.format(root=root, admin=admin, config=self._path, serinus=command(sys.argv[0]))
         view = View(traffic, self._requests, to_try, "" if trial is None else trial.rule)
 
         def look() -> None:

@@ -7,6 +7,9 @@ little, and 20 calls a second, prove in half a minute what takes real traffic ho
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import join
+from shutil import which
+from sys import executable
 
 from proxy.simulation import Behaviour
 
@@ -74,11 +77,18 @@ curl -N {root}/v1/chat/completions -H 'content-type: application/json' \\
 OpenAI(base_url="{root}/v1", api_key="none")            # openai
 Anthropic(base_url="{root}/anthropic", api_key="none")  # anthropic
 
-serinus bench {root}/v1 --model gpt-4.1 --stream both
+{serinus} bench {root}/v1 --model gpt-4.1 --stream both
 open {admin}/  # the status page, with a playground
-serinus top --admin {admin}
+{serinus} top --admin {admin}
 curl {admin}/metrics
 cat {config}"""
+
+
+def command(started: str) -> str:
+    """`serinus`; where a shell does not find it, for `make demo` activates no environment, what was `started` here."""
+    if which("serinus") is not None:
+        return "serinus"
+    return join([executable, "-m", "proxy"] if started.endswith("__main__.py") else [started])
 
 
 def behaviours(trial: Trial | None = None) -> list[Behaviour]:

@@ -39,7 +39,8 @@ class Report:
     @property
     def notes(self) -> Iterator[str]:
         """What a reader might misread."""
-        if self.client_limit is not None:
+        answered = any(summary.answered for summary in self.summaries)
+        if self.client_limit is not None and answered:  # where all failed, that is what matters
             yield f"The client was the limit: {self.client_limit}. These waits are partly its own; ask less of it."
         late_s = max((summary.late.p99_s for summary in self.summaries if summary.late), default=0.0)
         if late_s > LATE_WORTH_SAYING_S:

@@ -90,7 +90,8 @@ def flowing(parts: Iterable[Text], width: int) -> list[Text]:
 def _identity(status: Status) -> list[Text]:
     ready = Text("ready", "green") if status.ready else Text("not ready", "bold red")
     workers = [Text(f"{status.workers} workers")] if status.workers > 1 else []
-    said = (f"up {lasted(status.uptime_s)}", f"configuration {status.generation}", f"{status.connections} callers")
+    callers = "1 caller" if status.connections == 1 else f"{status.connections} callers"
+    said = (f"up {lasted(status.uptime_s)}", f"configuration {status.generation}", callers)
     return [Text(f"Serinus {status.version}", "bold"), ready, *map(Text, said), *workers]
 
 

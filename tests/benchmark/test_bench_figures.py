@@ -192,6 +192,7 @@ def test_notes_say_what_might_be_misread() -> None:
     whole.rounds *= 5  # what streaming adds has its interval, what the target adds has none
     assert notes(fine, whole, rounds_of(OTHER, [1.0]), other) == []
     assert notes(fine, load=ClientLoad(0.9)) == ["The client was the limit"]
+    assert notes(rounds_of(ARM, []), load=ClientLoad(0.9)) == []
     assert notes(Measured(ARM, [[sample(1.0, sent_s=0.0625)]])) == ["1 call in 100 was begun 62"]
     assert notes(Measured(ARM, [[sample(1.0, sent_s=0.001)]])) == []
     assert notes(Measured(ARM, [[sample(2.0, first_s=1.0, tokens=8, gaps_s=[1.0])]])) == ["Events carry 4"]

@@ -116,11 +116,11 @@ async def test_the_theme_is_the_systems_until_one_is_chosen_and_then_stays(brows
         dark = await page.run(ground)
         assert light != dark
         await page.click("#theme")
-        assert (await page.run(ground), await page.text("#theme")) == (light, "Light")
+        assert (await page.run(ground), await page.text("#theme")) == (light, "Theme: light")
         await page.open(running.admin_url)
         assert await page.run(ground) == light
         await page.click("#theme")
-        assert (await page.run(ground), await page.text("#theme")) == (dark, "Dark")
+        assert (await page.run(ground), await page.text("#theme")) == (dark, "Theme: dark")
         await assert_well(page)
 
 

@@ -203,6 +203,12 @@ def test_what_there_is_nothing_of_is_said():
     assert "There is nothing to show of: keys, clients" in text(page(quiet, Trends(), Wanted(("keys", "clients")), 80))
 
 
+@pytest.mark.parametrize(("connections", "said"), [(0, "0 callers"), (1, "1 caller\n"), (2, "2 callers")])
+def test_one_caller_is_one(connections, said):
+    quiet = Status("1", True, 1, 1.0, 1.0, connections, NONE, 0.0, {}, {})
+    assert said in text(page(quiet, Trends(), Wanted(), 120))
+
+
 def test_every_column_part_and_option_is_described():
     described = (ROOT / "docs" / "status-and-top.md").read_text()
     for section in Wanted().of(STATUS, trends()):

@@ -29,7 +29,7 @@ def show(report: Report, began_at: datetime, console: Console) -> None:
         console.print(_differences(differences))
     console.print(Text(f"The client used {report.client_busy:.0%} of a core.", style="dim"))
     for note in report.notes:
-        console.print(Text(note, style="yellow"))
+        console.print(Text(note, style="yellow"), soft_wrap=True)
 
 
 def _table(*columns: str) -> Table:

@@ -46,7 +46,7 @@ function entry() {
 
 export function update(status) {
   const last = status.last_reload;
-  const generation = `Generation ${status.generation} is in force`;
+  const generation = `Configuration ${status.generation} is in force`;
   if (!last) say(reload, `${generation}. It was not reloaded since the start, ${lasted(status.uptime_s)} ago.`);
   else say(reload, last.result === "applied" ? `${generation}. The last reload was applied.` : `${generation}. The last reload was rejected:`);
   mark(reload, last?.result === "rejected" ? "bad" : "");

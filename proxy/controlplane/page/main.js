@@ -112,7 +112,7 @@ function theme(step) {
   const chosen = THEMES[(THEMES.indexOf(now) + step) % THEMES.length];
   if (chosen === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = chosen;
-  say(find("theme"), { system: "Auto", light: "Light", dark: "Dark" }[chosen]);
+  say(find("theme"), { system: "Theme: auto", light: "Theme: light", dark: "Theme: dark" }[chosen]);
   find("theme").setAttribute("aria-label", `Theme: ${chosen}`);
   try {
     if (step) localStorage.setItem("serinus-theme", chosen);

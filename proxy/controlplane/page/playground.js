@@ -18,7 +18,7 @@ export function begin() {
     "form",
     { class: "card try", focusin: () => listed || models(), submit: (event) => (event.preventDefault(), running ? running.abort() : call()) },
     field("place", "Called", el("select", { id: "place", change: models })),
-    field("model", "Model", el("input", { id: "model", list: "models", autocomplete: "off", spellcheck: "false", required: true })),
+    field("model", "Model", el("input", { id: "model", placeholder: "gpt-4.1", list: "models", autocomplete: "off", spellcheck: "false", required: true })),
     el("datalist", { id: "models" }),
     field("client-key", "Client key", el("input", { id: "client-key", type: "password", autocomplete: "off", change: models })),
     field("prompt", "Prompt", el("textarea", { id: "prompt", rows: "4", required: true, keydown: sends }, "Say something about canaries.")),

@@ -118,7 +118,7 @@ const keys = table("Keys of upstreams", [
 
 function happening(key) {
   const said = Object.entries(key.cooling_s).map(([model, left]) => `rests ${lasted(left)}${model && ` for ${model}`}`);
-  if (key.rotation) said.push([`rotation ${key.rotation}`, key.candidate, key.rotation_said].filter(Boolean).join(": "));
+  if (key.rotation) said.push([key.rotation, key.candidate, key.rotation_said].filter(Boolean).join(": "));
   if (key.draining) said.push(`${key.draining} requests hold older values`);
   return said.join(" · ") || DASH;
 }

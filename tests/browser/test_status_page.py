@@ -72,6 +72,7 @@ async def test_it_shows_pools_upstreams_keys_and_clients(browser, proxy, scripte
     async with browser.page(*size, dark=dark) as page:
         await page.open(running.admin_url)
         await page.shows("#pools", "up0")
+        await page.shows("#pools", "idle")  # as its upstream, of which nothing was asked
         await page.shows("#upstreams", "up1")
         await page.shows("#keys", "up0 / main")
         await page.shows("#clients", "tester")

@@ -151,6 +151,11 @@ function legend(panel, top, width) {
   return drawn;
 }
 
+// Of powers of ten, all in one way where they are long: `1`, `100`, `1e4`, `1e19`.
+function power(value) {
+  return value >= 1000 ? `1e${Math.round(Math.log10(value))}` : evidence(value);
+}
+
 function worse(points) {
   const highest = Math.max(...points.map((point) => Math.max(point.evidence ?? 0, point.threshold ?? 0)));
   const threshold = points.findLast((point) => point.threshold !== null)?.threshold;
@@ -160,7 +165,7 @@ function worse(points) {
     height: 118,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
-    label: evidence,
+    label: power,
     lines: [
       { name: "evidence", look: "worse", of: (point) => point.evidence, filled: true },
       { name: `back at ${evidence(threshold)}`, look: "threshold", of: (point) => point.threshold, stepped: true },
@@ -176,7 +181,7 @@ function noWorse(points, metrics, wanted) {
     height: 84,
     scale: (lower, upper) => logarithmic(LOW, highest * 1.6, lower, upper),
     ticks: powers(LOW, highest * 1.6),
-    label: evidence,
+    label: power,
     lines: [
       ...metrics.map((name, at) => ({ name, look: `proof proof-${at % 3}`, of: (point) => point.proofs[name] ?? null })),
       { name: `on at ${evidence(wanted)}`, look: "threshold", of: (point) => (Object.keys(point.proofs).length ? wanted : null) },

@@ -32,6 +32,11 @@ const traffic = (name) => [
 
 // --- pools --------------------------------------------------------------------------------------------------------
 
+let healths = {}; // of upstreams, by name
+
+// As `serinus status` has it: a member that is up is as well as its upstream.
+const stateOf = (member) => (member.state === "up" ? (healths[member.upstream] ?? "up") : member.state);
+
 const memberName = (pool, member, at) => `pool ${pool} ${at} ${member.upstream}`;
 
 function pool(name) {
@@ -39,7 +44,7 @@ function pool(name) {
   const about = el("p", { class: "quiet beside" });
   const members = table(`Members of pool ${name}`, [
     { label: "member", class: "name", text: (one) => one.upstream + (one.model ? ` → ${one.model}` : "") },
-    { label: "state", draw: (cell, one) => state(cell, one.state) },
+    { label: "state", draw: (cell, one) => state(cell, stateOf(one)) },
     { label: "weight", number: true, text: (one) => String(one.weight) },
     { label: "asked", title: "the share that its weight asks for", number: true, text: (one) => percent(one.share_percent, 0) },
     { label: "now", title: "its share of the requests", number: true, text: (one) => percent(one.now, 0) },
@@ -169,6 +174,7 @@ export function begin() {
 }
 
 export function update(status) {
+  healths = Object.fromEntries(Object.entries(status.upstreams).map(([name, one]) => [name, one.health]));
   pools.update(Object.entries(status.pools));
   upstreams.update([...rows(status.upstreams)]);
   const held = Object.values(status.upstreams).flatMap((one) => Object.values(one.keys));

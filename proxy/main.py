@@ -1,6 +1,5 @@
 """The composition root: builds everything, introduces the two planes to each other, starts, drains, ends."""
 
-import os
 import random
 import secrets
 import socket
@@ -36,6 +35,7 @@ from proxy.controlplane.watched_files import WatchedFiles
 from proxy.controlplane.webhooks import Webhooks
 from proxy.dataplane.server import DataPlane
 from proxy.dataplane.tracer import Tracer
+from proxy.model.address import Address
 from proxy.obs.access_lines import AccessLines
 from proxy.obs.log import AccessLog, Log, access_log
 from proxy.obs.metrics import Metrics
@@ -219,7 +219,7 @@ class Serinus:
         if self.spans is not None:
             self.data_plane.watch.add(self.spans)
         admin = self.admin.start(self.certificates.handshakes("admin"))
-        self.admin_address = await _bound(admin, str(self.settings.admin.listen))
+        self.admin_address = await _bound(admin, self.settings.admin.listen, "admin.listen")
         if isinstance(self.data_plane, DataPlane):
             async with self.data_plane.listening_on(self.certificates.wanted(self.settings)):
                 pass
@@ -228,7 +228,7 @@ class Serinus:
             for index, listener in enumerate(self.settings.listen):
                 address, inherited = listener.address, self.inherited.pop(str(listener.address), [])
                 listening = self.data_plane.listen(index, address.host, address.port, inherited)
-                self.addresses.append(await _bound(listening, str(address)))
+                self.addresses.append(await _bound(listening, address, "listen"))
             for each in chain(*self.inherited.values()):  # where nobody is to listen any more
                 each.close()
         self._tasks.spawn(self.checks.run())
@@ -324,9 +324,8 @@ class Serinus:
 async def _nothing() -> None: ...
 
 
-async def _bound(listening: Awaitable[tuple[str, int]], address: str) -> tuple[str, int]:
+async def _bound(listening: Awaitable[tuple[str, int]], address: Address, setting: str) -> tuple[str, int]:
     try:
         return await listening
     except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise CannotListen(f"cannot listen on {address}: {reason}") from None
+        raise CannotListen.on(address, error, setting) from None

@@ -181,7 +181,7 @@ def _said(body: bytes) -> str:
     try:
         return str(msgspec.json.decode(body, type=dict[str, str])["error"])
     except (msgspec.DecodeError, KeyError):
-        return "it does not seem to be the admin API of a Serinus"
+        return f"it does not seem to be the admin API of a Serinus, which is {DEFAULT} where nothing else is set"
 
 
 def with_admin(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from proxy.cli.section import Column, Row, Section
 from proxy.cli.status_view import CANARY_COLOURS, lasted, number
 
 LAST_EVENTS = 8
+_TAKEN_BACK = ("rolling_back", "failed", "aborted")
 _ARMS = ("baseline", "canary")
 _COUNTED = ("started", "open", "fine", "failed", "refused", "gone", "stalled")
 
@@ -18,7 +19,7 @@ _COUNTED = ("started", "open", "fine", "failed", "refused", "gone", "stalled")
 def canary_view(found: Mapping[str, Any]) -> RenderableType:
     """What `GET /canaries/NAME` tells."""
     analysis = found["analysis"]
-    parts: list[RenderableType] = [_headline(found), *_next(found), "", _arms(found["arms"])]
+    parts: list[RenderableType] = [_headline(found), *_next(found), "", _arms(found)]
     promise = _slo(analysis.get("slo", {}), found.get("bake"))
     for part in (_waits(analysis), _evidence(analysis), _means(analysis), promise):
         if part is not None:
@@ -68,9 +69,10 @@ def _next(found: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(f"commands: {', '.join(found['commands'])}", "dim")
 
 
-def _arms(arms: Mapping[str, Mapping[str, Any]]) -> Section:
-    """Counts at this weight."""
-    shown = _table("at this weight", *_COUNTED, "errors")
+def _arms(found: Mapping[str, Any]) -> Section:
+    """Counts at this weight, or those that it was taken back with."""
+    arms = found["arms"]
+    shown = _table("at its last weight" if found["state"] in _TAKEN_BACK else "at this weight", *_COUNTED, "errors")
     for arm in _ARMS:
         rate = arms[arm]["error_rate"]
         errors = "-" if rate is None else f"{100 * rate:.2f} %"

@@ -37,10 +37,16 @@ def litellm(file: Path, output: Path | None, env_file: Path | None) -> None:
         click.echo(f"{file}:{remark.line}: {remark.place}: {remark.kind.value}: {remark.text}", err=True)
     if output is None:
         sys.stdout.write(imported.text)
-        return
+    else:
+        _write(output, imported.text)
+    set_first = f"export {', '.join(imported.variables)} (or --env-file); then " if imported.variables else ""
+    click.echo(f"next: {set_first}serinus check {'FILE' if output is None else output}", err=True)
+
+
+def _write(output: Path, text: str) -> None:
     try:
         with output.open("x", encoding="utf-8") as new:
-            new.write(imported.text)
+            new.write(text)
     except FileExistsError:
         raise click.ClickException(f"{output} is there already: choose another name, or move it away") from None
     except OSError as error:

@@ -113,12 +113,22 @@ class Admin:
             if holder is None:
                 return answer({"error": "send a token of admin.tokens as `Authorization: Bearer TOKEN`"}, 401)
             request[HOLDER] = holder
+            if isinstance(request.match_info.http_exception, web.HTTPNotFound):
+                return answer({"error": self._nowhere(request.path)}, 404)
             if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
                 return answer({"error": "changes need `content-type: application/json`"}, 415)
         try:
             return await handler(request)
         except web.HTTPException as error:
             return answer({"error": error.reason}, error.status)
+
+    def _nowhere(self, path: str) -> str:
+        """Whoever calls a model here has taken this listener for the other."""
+        settings = self._reloader.settings
+        prefixes = ["/v1", *(route.prefix for route in settings.routes)]
+        if any(path.startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes if prefix != "/"):
+            return f"this is the admin listener: callers use {settings.listen[0].address}"
+        return "the admin API has no such path"
 
     def _holder(self, request: web.Request) -> str | None:
         """Whose token it came with, by its name; None where one is needed and is not there."""

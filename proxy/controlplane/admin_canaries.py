@@ -64,16 +64,19 @@ class AdminCanaries:
     # --- how they fare -------------------------------------------------------------------------------------------
 
     async def _list(self, request: web.Request) -> web.Response:
-        return answer({"canaries": {name: canary_status(one) for name, one in self._canaries.rollouts.items()}})
+        rollouts, now_s = self._canaries.rollouts, self._canaries.clock()
+        return answer({"canaries": {name: canary_status(one, now_s) for name, one in rollouts.items()}})
 
     async def _show(self, request: web.Request) -> web.Response:
         name, rollout = self._found(request)
-        return answer(self.shown(name, rollout) | {"history": self._canaries.history(name)})
+        shown = self.shown(name, rollout, self._canaries.clock())
+        return answer(shown | {"history": self._canaries.history(name)})
 
     def all_shown(self) -> dict[str, dict[str, Any]]:
+        """As of their last looks: whoever follows is told again where there is news, and growing older is none."""
         return {name: self.shown(name, rollout) for name, rollout in self._canaries.rollouts.items()}
 
-    def shown(self, name: str, rollout: Rollout) -> dict[str, Any]:
+    def shown(self, name: str, rollout: Rollout, now_s: float | None = None) -> dict[str, Any]:
         live, spec = self._registry.canary(name), rollout.spec
         more: dict[str, Any] = {
             "mode": spec.mode,
@@ -83,7 +86,7 @@ class AdminCanaries:
         }
         if spec.mode == "shadow":
             more["copies"] = {"open": live.copies, "sent": live.copies_sent, "failed": live.copies_failed}
-        explained: dict[str, Any] = in_percent(rollout.explain())
+        explained: dict[str, Any] = in_percent(rollout.explain(now_s))
         return {"name": name} | explained | more
 
     def _found(self, request: web.Request) -> tuple[str, Rollout]:

@@ -55,7 +55,7 @@ class Canaries:
     def __init__(
         self, settings: Settings, clock: Callable[[], float], dice: Dice, log: Log, kept: Kept | None = None
     ) -> None:
-        self._clock, self._dice, self._log = clock, dice, log
+        self.clock, self._dice, self._log = clock, dice, log
         self.rollouts: dict[str, Rollout] = {}
         self._histories: dict[str, History] = {}
         self._coming: tuple[Settings, dict[str, Rollout]] | None = None
@@ -98,9 +98,9 @@ class Canaries:
             return known
         dump = kept.get(name)
         if dump is None:
-            return Rollout(spec, self._dice, self._clock())
+            return Rollout(spec, self._dice, self.clock())
         try:
-            return Rollout.load(dump, spec, self._dice, self._clock())
+            return Rollout.load(dump, spec, self._dice, self.clock())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise StateUnreadable(
                 f"canaries.json in state_dir: what it holds of {name} cannot be taken up ({type(error).__name__}): put "
@@ -145,7 +145,7 @@ class Canaries:
         """Tell a rollout something by hand. Raises CanaryNotFound, IllegalTransition where it is no time for it, and
         ValueError where it is said wrongly; nothing has changed then."""
         rollout = self.find(name)
-        events = rollout.command(what, now_s := self._clock(), **options)
+        events = rollout.command(what, now_s := self.clock(), **options)
         self._remember(name, now_s, events)
         self._due_s[name] = self.deadline_s = 0.0
         self._told(name, events, who)
@@ -161,7 +161,7 @@ class Canaries:
     def history(self, name: str) -> list[dict[str, Any]]:
         """How it came to where it is."""
         history = self._histories.get(name)
-        return [] if history is None or history.rollout != self.find(name).id else history.told(self._clock())
+        return [] if history is None or history.rollout != self.find(name).id else history.told(self.clock())
 
     def _told(self, name: str, events: Iterable[CanaryEvent], who: str) -> None:
         for event in events:
@@ -174,5 +174,5 @@ class Canaries:
 
     def kept(self) -> Kept:
         """What is to be remembered now."""
-        now_s = self._clock()
+        now_s = self.clock()
         return Kept({name: rollout.dump(now_s) for name, rollout in self.rollouts.items()})

@@ -44,15 +44,15 @@ class CanaryStatus(msgspec.Struct, frozen=True):
 
 
 class ArmStatus(msgspec.Struct, frozen=True):
-    """One arm, at this weight; its waits in the last half hour."""
+    """One arm, at this weight (where all was taken back: at the one before); its waits in the last half hour."""
 
     requests: int
     error_percent: float | None  # None: nothing has ended
     first_byte_ms: dict[str, float] = {}  # by quantile: p50, p95
 
 
-def canary_status(rollout: Rollout) -> CanaryStatus:
-    shown = rollout.explain()
+def canary_status(rollout: Rollout, now_s: float) -> CanaryStatus:
+    shown = rollout.explain(now_s)
     analysis = shown["analysis"]
     return CanaryStatus(
         baseline=rollout.spec.baseline,
@@ -127,7 +127,7 @@ def _route(route: Route, pool: str, canary: str = "") -> str:
 
 def canary_metrics(rollouts: Iterable[tuple[str, Rollout]], lives: dict[str, CanaryLive]) -> Iterator[CanaryState]:
     for name, rollout in rollouts:
-        shown: dict[str, Any] = rollout.explain()["analysis"]
+        shown = rollout.analysis()
         means = shown.get("means", {})
         latencies = {arm: means.get(f"{arm}_mean_s") for arm in ("baseline", "canary")}
         live = lives.get(name) if rollout.spec.mode == "shadow" else None

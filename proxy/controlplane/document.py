@@ -114,6 +114,8 @@ _IN_OTHER_WORDS = (
     ("'\\t'", "a tab: indent with blanks"),
     ("mapping values are not allowed", "a ': ' in the middle of a value, or a wrong indentation: quote or align it"),
     ("could not find expected ':'", "a line that is neither 'name: value' nor '- value'"),
+    ("expected ',' or '}'", "in { }: a comma is missing before this, or a value with ': ' in it is not in quotes"),
+    ("expected ',' or ']'", "in [ ]: a comma is missing before this, or a value with ': ' in it is not in quotes"),
     ("expected <block end>", "a line that is indented differently from its neighbours"),
     ("expected alphabetic or numeric", "a '*' or '&' begins an alias or its anchor: put the value in quotes"),
     ("undefined alias", "a '*' begins an alias, and no anchor has this name: put the value in quotes"),
@@ -130,6 +132,8 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         return Problem((), mark.line + 1 if mark else None, "a second document begins: leave one, without '---'", file)
     if "end of stream" in problem and "quoted scalar" in str(getattr(error, "context", "")):
         mark, problem = getattr(error, "context_mark", mark), "a quote is opened here and never closed"
+    if "<stream end>" in problem and "flow" in str(getattr(error, "context", "")):
+        mark, problem = getattr(error, "context_mark", mark), "a bracket is opened here and never closed"
     problem = next((ours for theirs, ours in _IN_OTHER_WORDS if theirs in problem), _discreet(problem))
     column = f" (column {mark.column + 1})" if mark else ""
     return Problem((), mark.line + 1 if mark else None, f"not valid YAML: {problem}{column}", file)

@@ -22,6 +22,7 @@ from proxy.model.settings import Settings
 
 # PyYAML reads some 500 KiB a second; ten thousand clients have 1.5 MiB.
 FILE_BYTES_MAX = 4 * 1024 * 1024
+_WHERE_SET = "export it where Serinus starts, or name a file that has it with --env-file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def _document(text: str, environ: Mapping[str, str], base: Path, file: str) -> t
     document.data = {name: value for name, value in document.data.items() if not name.startswith("x-")}
     listed = document.data.get("master_keys")
     master_keys = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
-    return document, SecretReader(environ, base, master_keys)
+    return document, SecretReader(environ, base, master_keys, where_set=_WHERE_SET)
 
 
 def _in_order(problems: Iterable[Problem], document: Document) -> tuple[Problem, ...]:

@@ -25,11 +25,16 @@ _FOREIGN = re.compile(r"\$[A-Z_][A-Z0-9_]*|\$\{[^}]*\}|\$\{\{.*\}\}|os\.environ/
 class SecretReader:
     """The resolver and locator that settings are validated with; remembers what it found and what it noticed."""
 
-    def __init__(self, environ: Mapping[str, str], base: Path, master_keys: Sequence[str] = ()) -> None:
-        """`master_keys`: ways to them, as the configuration has them; the environment may hold one more."""
+    def __init__(
+        self, environ: Mapping[str, str], base: Path, master_keys: Sequence[str] = (), *, where_set: str = "export it"
+    ) -> None:
+        """`master_keys`: ways to them, as the configuration has them; the environment may hold one more.
+
+        `where_set`: how a variable gets into `environ`, for whoever forgot one.
+        """
         self._environ = environ
         self._base = base
-        self._master_keys = master_keys
+        self._master_keys, self._where_set = master_keys, where_set
         self.known: dict[str, Secret] = {}  # by the text in the configuration
         self.remarks: dict[str, list[str]] = {}
         self.files: dict[Path, bytes] = {}  # that were named, with what `digests` says of them
@@ -85,7 +90,7 @@ class SecretReader:
         if value is not None:
             raise ValueError(f"the environment variable {which} is empty: give it a value")
         likely = closest(name, [known for known, text in self._environ.items() if text and _SHOWABLE.fullmatch(known)])
-        hint = f"did you mean {likely}?" if likely else "set it, or choose another"
+        hint = f"did you mean {likely}?" if likely else self._where_set
         raise ValueError(f"the environment variable {which} is not set: {hint}")
 
     def _from_file(self, text: str) -> str:

@@ -169,7 +169,7 @@ class Reporter:
             last_reload=last_reload,
             certificates=self._certificates.status(),
             clients=clients,
-            canaries={name: canary_status(rollout) for name, rollout in self._canaries.rollouts.items()},
+            canaries={name: canary_status(rollout, now_s) for name, rollout in self._canaries.rollouts.items()},
             workers=self._workers(),
             clients_quiet=len(self._clients.names()) - len(clients),
             limited_per_s=round(sum(client.refused_per_s for client in clients.values()), 2),

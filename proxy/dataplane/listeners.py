@@ -131,7 +131,7 @@ class Listeners:
             in_the_way += overlapping
             return await self._listener(wanted, door, await _bound(wanted.address))
         except OSError as error:
-            raise CannotListen(f"cannot listen on {wanted.address}: {reason(error)}") from None
+            raise CannotListen.on(wanted.address, error, "listen") from None
 
     async def _again(self, listener: _Listener) -> None:
         """It was closed for another, which came to nothing."""

@@ -4,7 +4,7 @@ What LiteLLM calls a model group is a pool here; a deployment is a member of it;
 upstream's. The master key becomes a client. Order, shares, retries, cooldowns, fallbacks and aliases have counterparts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -16,7 +16,7 @@ from proxy.importing.keys import Keys
 from proxy.importing.leftovers import of_all
 from proxy.importing.pools import Groups, Pools
 from proxy.importing.remarks import Remark
-from proxy.importing.routing import aliases, common_fields, fallbacks, globs, routes
+from proxy.importing.routing import aliases, common_fields, fallbacks, globs, is_shared_out, routes
 from proxy.importing.source import Source
 from proxy.importing.upstreams import upstreams
 from proxy.importing.written import written
@@ -27,8 +27,11 @@ _MASTER_KEY = "LITELLM_MASTER_KEY"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
+    """`variables`: those of the environment that it reads its secrets from."""
+
     text: str
     remarks: tuple[Remark, ...]
+    variables: tuple[str, ...]
 
 
 def convert(text: str, file: str, environ: Mapping[str, str]) -> Imported:
@@ -48,7 +51,18 @@ def convert(text: str, file: str, environ: Mapping[str, str]) -> Imported:
     if not settings["routes"]:
         said = tuple(Problem(each.path, each.line, each.text, file) for each in remarks)
         raise ConfigInvalid((Problem((), None, "nothing in it can be served by Serinus", file), *said))
-    return Imported(written(settings, remarks, PurePath(file).name), remarks)
+    text = written(settings, remarks, PurePath(file).name)
+    return Imported(text, remarks, tuple(dict.fromkeys(_variables(settings))))
+
+
+def _variables(settings: object) -> Iterator[str]:
+    if isinstance(settings, dict):
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for each in settings:
+            yield from _variables(each)
+    elif isinstance(settings, str) and settings.startswith("env:"):
+        yield settings.removeprefix("env:")
 
 
 def _groups(source: Source, found: list[Deployment]) -> Groups:
@@ -76,7 +90,7 @@ def _served(source: Source, named: Groups) -> dict[str, Any]:
     groups = {name: named[name] for name in said}
     found = upstreams([deployment for group in groups.values() for deployment in group])
     known = aliases(source, groups)
-    pools = Pools(source, groups, found, common_fields(source))
+    pools = Pools(source, groups, found, common_fields(source), is_shared_out=is_shared_out(source))
     pools.write(fallbacks(source, groups, known), known.values())
     return {
         "upstreams": found.upstreams,

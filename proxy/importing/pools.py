@@ -22,9 +22,12 @@ _HEAVIEST = 1000
 
 
 class Pools:
-    def __init__(self, source: Source, groups: Groups, found: Found, common: Mapping[str, Any]) -> None:
-        """`common`: fields that each pool has. `named`: groups that are asked under names not their own."""
+    def __init__(
+        self, source: Source, groups: Groups, found: Found, common: Mapping[str, Any], *, is_shared_out: bool
+    ) -> None:
+        """`common`: fields that each pool has. `is_shared_out`: by weight; otherwise all weigh the same."""
         self._source, self._groups, self._found, self._common = source, groups, found, common
+        self._is_shared_out = is_shared_out
         self.written: dict[str, Any] = {}
         self.first: dict[str, str] = {}  # a group's pool
         self._last: dict[str, str] = {}
@@ -56,7 +59,7 @@ class Pools:
         return names[0], names[-1]
 
     def _pool(self, level: list[Deployment], *, put_model: bool) -> dict[str, Any]:
-        weights = _weights(level)
+        weights = _weights(level) if self._is_shared_out else [1] * len(level)
         if 0 in weights:
             without = level[weights.index(0)]
             self._source.changed(without.path, "it has no share beside the others that have one: weight 0, as before")

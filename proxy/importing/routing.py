@@ -16,6 +16,7 @@ _BALANCE = {
     "usage-based-routing": "least_work",
     "usage-based-routing-v2": "least_work",
 }
+_STRATEGY = ("router_settings", "routing_strategy")
 _MOST_ATTEMPTS = 10
 _PREFIX = "/v1"
 
@@ -107,15 +108,25 @@ def _targets(source: Source, path: Path, groups: Groups, group: str, targets: It
             yield target
 
 
+def strategy(source: Source) -> str | None:
+    return source.text(_STRATEGY, source.section("router_settings").get("routing_strategy"))
+
+
+def is_shared_out(source: Source) -> bool:
+    """LiteLLM's other strategies look at no weight."""
+    return strategy(source) in (None, "simple-shuffle")
+
+
 def common_fields(source: Source) -> dict[str, Any]:
     """What every pool has: how members are chosen, what is tried again, who is left out."""
     common: dict[str, Any] = {}
-    path = ("router_settings", "routing_strategy")
-    strategy = source.text(path, source.section("router_settings").get("routing_strategy"))
-    if strategy in _BALANCE:
-        common["balance"] = _BALANCE[strategy]
-    elif strategy is not None:
-        source.dropped(path, f"the pools' balance has nothing like it: {' or '.join(sorted(set(_BALANCE.values())))}")
+    wanted = strategy(source)
+    if wanted in _BALANCE:
+        common["balance"] = _BALANCE[wanted]
+    elif wanted is not None:
+        source.dropped(
+            _STRATEGY, f"the pools' balance has nothing like it: {' or '.join(sorted(set(_BALANCE.values())))}"
+        )
     retries = _setting(source, "num_retries", ("router_settings", "litellm_settings"))
     if retries is not None:
         if retries >= _MOST_ATTEMPTS:

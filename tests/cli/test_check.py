@@ -32,6 +32,7 @@ pools:
 routes:
   - {prefix: /v1, pol: chat}
 """
+EXPORT = "export it where Serinus starts, or name a file that has it with --env-file"
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_five_mistakes_are_all_named(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.output.splitlines() == [
         f"{file}:1: listen: 8080 is not an address: write 127.0.0.1:8080",
-        f"{file}:2: clients[0].key: the environment variable CHECK_UNSET is not set: set it, or choose another",
+        f"{file}:2: clients[0].key: the environment variable CHECK_UNSET is not set: {EXPORT}",
         f"{file}:4: upstreams.openai.timeouts.connect: 5 is not a duration: write 5s, 250ms or 2m",
         f"{file}:6: pools.chat.members[0].upstream: no upstream is named 'opnai': did you mean 'openai'?",
         f"{file}:8: routes[0].pol: unknown field: did you mean 'pool'?",

@@ -41,6 +41,14 @@ def test_output_is_a_file_that_loads(tmp_path: Path) -> None:
     assert list(load(output, {"OPENAI_API_KEY": "sk-1"}).settings.upstreams) == ["openai"]
 
 
+def test_what_comes_next_is_told_at_the_end(tmp_path: Path) -> None:
+    output = tmp_path / "serinus.yaml"
+    said = run(tmp_path, f"{CONFIG}general_settings: {{master_key: os.environ/MASTER}}\n", "-o", str(output)).stderr
+    assert said.splitlines()[-1] == f"next: export MASTER, OPENAI_API_KEY (or --env-file); then serinus check {output}"
+    free = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_base: 'http://127.0.0.1:1/v1'}}]"
+    assert run(tmp_path, free).stderr.splitlines()[-1] == "next: serinus check FILE"
+
+
 def test_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     output = tmp_path / "serinus.yaml"
     output.write_text("mine")

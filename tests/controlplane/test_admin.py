@@ -279,13 +279,19 @@ async def test_parameters_of_the_content_type_do_no_harm(start):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/v1/models", 404), ("GET", "/reload", 405)]
+    ("method", "path", "status", "said"),
+    [
+        ("GET", "/nowhere", 404, "the admin API has no such path"),
+        ("POST", "/nowhere", 404, "the admin API has no such path"),
+        ("GET", "/v1/models", 404, "this is the admin listener: callers use 127.0.0.1:0"),
+        ("POST", "/v1/chat/completions", 404, "this is the admin listener: callers use 127.0.0.1:0"),
+        ("GET", "/reload", 405, "Method Not Allowed"),
+    ],
 )
-async def test_what_is_not_there_is_an_error_in_json(start, method, path, status):
+async def test_what_is_not_there_is_an_error_in_json(start, method, path, status, said):
     _, call = await start(config_for(UP))
     answer = await call(method, path)
-    assert answer.status_code == status
-    assert json.loads(answer.content)["error"]
+    assert (answer.status_code, json.loads(answer.content)) == (status, {"error": said})
 
 
 async def test_head_changes_nothing_and_needs_nothing(start):

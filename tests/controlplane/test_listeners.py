@@ -108,7 +108,8 @@ async def test_address_that_cannot_be_had_rejects_all_of_it(start, taken, held_p
     running, listen = await start("127.0.0.1:0")
     result = await listen(f"127.0.0.1:{held_port}", f"127.0.0.1:{taken}")
     assert isinstance(result, Rejected)
-    assert f"listen: cannot listen on 127.0.0.1:{taken}: address already in use" in result.problems[0]
+    said = f"listen: cannot listen on 127.0.0.1:{taken}: address already in use: end what serves there, or write"
+    assert said in result.problems[0]
     assert ports(running) == [running.port]
     assert await is_open(running.port)
     assert not await is_open(held_port)

@@ -105,6 +105,22 @@ def test_refusal_says_what_was_wrong_with_each_deployment() -> None:
     assert "config.yaml:2: model_list[0].litellm_params.model: bedrock: its requests are signed" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("router", "weights"),
+    [
+        ("", [1, 0]),
+        ("router_settings: {routing_strategy: simple-shuffle}", [1, 0]),
+        ("router_settings: {routing_strategy: least-busy}", [1, 1]),
+        ("router_settings: {routing_strategy: cost-based-routing}", [1, 1]),
+    ],
+)
+def test_shares_are_those_of_a_strategy_that_looks_at_them(router: str, weights: list[int]) -> None:
+    entry = "- {{model_name: gpt, litellm_params: {{model: openai/gpt, api_base: 'https://{}.test'{}}}}}\n"
+    found = converted(f"model_list:\n{entry.format('a', ', rpm: 100')}{entry.format('b', '')}{router}\n")
+    assert [member.weight for member in loaded(found.text).settings.pools["gpt"].members] == weights
+    assert ("weight 0, as before" in found.text) == (0 in weights)
+
+
 def test_key_that_is_in_the_environment_already_keeps_its_variable() -> None:
     text = "model_list: [{model_name: a, litellm_params: {model: openai/gpt-4o, api_key: sk-known}}]"
     assert "env:OPENAI_API_KEY}" in convert(text, "c", {"OPENAI_API_KEY": "sk-known"}).text

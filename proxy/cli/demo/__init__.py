@@ -74,7 +74,7 @@ def demo(bad_canary: bool, good_canary: bool, **options: Any) -> None:
         try:
             uvloop.run(Demo(chosen, console, Path(folder) / "demo.yaml").run())
         except CannotListen as error:
-            raise click.ClickException(f"{error} (choose others with --port and --admin-port)") from None
+            raise click.ClickException(f"{error.said} (choose others with --port and --admin-port)") from None
 
 
 class Demo:

@@ -109,8 +109,7 @@ class Card {
       const before = anew ? [] : this.#points.filter((each) => each.t < begins - 1000);
       const after = OVER.includes(one.state) && past.length ? [] : this.#points.filter((each) => each.t > ends);
       this.#points = [...before, ...past, ...after];
-      // Ages are those of the last look, which is the last point.
-      this.#marks = one.events.map((event) => ({ t: (ends || now) - 1000 * event.ago_s, name: event.name }));
+      this.#marks = one.events.map((event) => ({ t: now - 1000 * event.ago_s, name: event.name }));
       this.plot.update(this.#points, this.#marks, one.analysis.proof_wanted);
     } catch {
       // It is asked for again when the next thing happens; until then there is what was seen from here.
@@ -158,7 +157,7 @@ const ARMS = [
     number: true,
     text: (arm) => ms(arm.quantile(share)),
   })),
-  { label: "requests", title: "at this weight", number: true, text: (arm) => String(arm.started) },
+  { label: "requests", title: "at this weight; when all was taken back, at the last one", number: true, text: (arm) => String(arm.started) },
   { label: "failed", number: true, text: (arm) => (arm.failed == null ? DASH : failed(100 * arm.failed)), look: (arm) => (arm.failed ? "bad" : "quiet") },
 ];
 

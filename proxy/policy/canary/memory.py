@@ -11,10 +11,12 @@ from proxy.policy.canary.states import OVER, State
 VERSION = 2
 
 
-def explain(progress: Progress, now_s: float) -> dict[str, Any]:
-    """Both arms' counts and quantiles, the evidence beside its thresholds, what it waits for, and the last events."""
+def explain(progress: Progress, analysis: dict[str, Any], looked_s: float, now_s: float) -> dict[str, Any]:
+    """Both arms' counts and quantiles, the evidence beside its thresholds, what it waits for, and the last events.
+
+    `analysis`: the judge's, as of `looked_s`. A rollout that is over is looked at no more, and still grows older.
+    """
     spec, life = progress.spec, progress.life
-    analysis = progress.judge.explain(now_s)
     shown = {
         "baseline_pool": spec.baseline,
         "canary_pool": spec.canary,
@@ -27,7 +29,7 @@ def explain(progress: Progress, now_s: float) -> dict[str, Any]:
         "arms": _arms(progress),
         "method": spec.analysis.method,
         "analysis": analysis,
-        "waits_for": _waits_for(progress, analysis["waits_for"], now_s),
+        "waits_for": _waits_for(progress, analysis["waits_for"], looked_s),
         "events": [
             {"name": event.name, "ago_s": now_s - event.at_s, "text": event.text, "numbers": event.numbers}
             for event in progress.log
@@ -59,14 +61,18 @@ def _waits_for(progress: Progress, found: list[str], now_s: float) -> list[str]:
     if state is State.INCONCLUSIVE:
         return ["a decision: resume, promote, retry or abort"]
     if state is State.ROLLING_BACK:
-        return [f"{progress.open[1]} canary requests to end"]
+        return [_to_end(progress.open[1], "canary")]
     if state is State.PROMOTING:
-        return [f"{progress.open[0]} baseline requests to end"]
+        return [_to_end(progress.open[0], "baseline")]
     if state is State.BAKING:
         return [f"{progress.spec.bake_s - (now_s - progress.life.since_s):.0f} s of the bake"]
     if state is State.WARMING:
         return progress.warms_until(now_s)
     return [f"the end of {progress.reason}", *found] if state is State.HOLDING else found
+
+
+def _to_end(requests: int, arm: str) -> str:
+    return f"{requests} {arm} requests to end" if requests else "a last look"
 
 
 def dump(progress: Progress, now_s: float) -> dict[str, Any]:

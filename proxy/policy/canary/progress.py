@@ -14,7 +14,7 @@ from proxy.policy.canary.evidence_judge import EvidenceJudge
 from proxy.policy.canary.simple_judges import BandsJudge, Waiting
 from proxy.policy.canary.slo import Bake
 from proxy.policy.canary.spec import CanarySpec
-from proxy.policy.canary.states import AT_A_STEP, WATCHING, Event, Life, State
+from proxy.policy.canary.states import AT_A_STEP, TAKEN_BACK, WATCHING, Event, Life, State
 from proxy.policy.canary.verdict import Course, Judge, Kind, Verdict
 
 KEPT_EVENTS = 20
@@ -40,7 +40,7 @@ class Progress:
         self.pause_until_s: float | None = None
         self.course_s = now_s  # when the present weight began
         self.reason = ""
-        self.tally: Counts = [0] * (2 * TALLY)  # of the present weight
+        self.tally: Counts = [0] * (2 * TALLY)  # of the present weight; where all was taken back, of the one before
         self.open = [0, 0]
         self.log: deque[CanaryEvent] = deque(maxlen=KEPT_EVENTS)
         self._new: list[CanaryEvent] = []
@@ -65,10 +65,11 @@ class Progress:
     # --- what a harvest makes of it ---------------------------------------------------------------------------------
 
     def look(self, harvest: Harvest, now_s: float) -> None:
-        for i, count in enumerate(harvest.tally):
-            self.tally[i] += count
-        self.open = list(harvest.open)
         state = self.life.state
+        if state not in TAKEN_BACK:  # what decided is what is looked at then
+            for i, count in enumerate(harvest.tally):
+                self.tally[i] += count
+        self.open = list(harvest.open)
         for look in self.judge.read(harvest, now_s):
             if state in WATCHING:
                 self.weight = look.weight
@@ -231,7 +232,8 @@ class Progress:
         self.weight = weight
         self.pause_at = self.pause_until_s = None
         self.course_s = now_s
-        self.tally = [0] * (2 * TALLY)
+        if weight:
+            self.tally = [0] * (2 * TALLY)
         self.reason = ""
         self.bake = self._new_bake()
 
@@ -251,7 +253,7 @@ class Progress:
     # --- numbers ----------------------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, Any]:
-        """Of the present weight, both arms."""
+        """Both arms'. Of the present weight; where all was taken back, of the one before."""
         return {"baseline": tallied(self.tally, canary=False), "canary": tallied(self.tally, canary=True)}
 
     def _counted(self) -> str:

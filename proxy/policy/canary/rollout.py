@@ -92,9 +92,16 @@ class Rollout(Enrolment):
 
     # --- showing and keeping ----------------------------------------------------------------------------------------
 
-    def explain(self) -> dict[str, Any]:
-        """All that one screen needs, as of the last tick or command."""
-        return {"id": self.id, "epoch": self._epoch} | memory.explain(self._progress, self._shown_s)
+    def explain(self, now_s: float | None = None) -> dict[str, Any]:
+        """All that one screen needs, as of the last tick or command; where `now_s` is given, ages are as of then."""
+        shown = memory.explain(
+            self._progress, self.analysis(), self._shown_s, self._shown_s if now_s is None else now_s
+        )
+        return {"id": self.id, "epoch": self._epoch} | shown
+
+    def analysis(self) -> dict[str, Any]:
+        """How the arms compare, as of the last tick or command."""
+        return self._progress.judge.explain(self._shown_s)
 
     def dump(self, now_s: float) -> dict[str, Any]:
         """What must survive a restart, as JSON has it: ages, no instants, for clocks begin anew. No open request."""

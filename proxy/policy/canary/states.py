@@ -108,6 +108,8 @@ WATCHING = frozenset(
 AT_A_STEP = frozenset((State.PROGRESSING, State.HOLDING))
 OVER = frozenset((State.SUCCEEDED, State.FAILED, State.ABORTED))
 
+TAKEN_BACK = frozenset((State.ROLLING_BACK, State.FAILED, State.ABORTED))  # all goes to the baseline again
+
 
 class IllegalTransition(RuntimeError):
     """What cannot happen to a rollout in its state."""

@@ -148,6 +148,16 @@ def test_one_screen_has_it_all():
     json.dumps(shown)
 
 
+def test_a_rollout_that_is_over_grows_older_and_what_it_found_does_not():
+    world = World(spec())
+    world.does[Arm.CANARY] = (Outcome.UPSTREAM_ERROR, 500, 0.1)
+    world.run(600, State.FAILED)
+    then, later = world.rollout.explain(), world.rollout.explain(world.now_s + 60.0)
+    assert (then["state"], then["since_s"], later["since_s"]) == ("failed", 0.0, 60.0)
+    assert [each["ago_s"] - 60.0 for each in later["events"]] == [each["ago_s"] for each in then["events"]]
+    assert (later["analysis"], later["arms"]) == (then["analysis"], then["arms"])
+
+
 # --- several workers ------------------------------------------------------------------------------------------------
 
 

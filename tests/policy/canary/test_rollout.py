@@ -1,11 +1,12 @@
 """Whole rollouts as stories: who does what when, and what is told."""
 
 import random
+from typing import Any
 
 import pytest
 
 from proxy.model.outcome import Outcome
-from proxy.policy.canary import Arm, State, Stratum
+from proxy.policy.canary import Arm, Rollout, State, Stratum
 from tests.support.canary_world import STREAM, TICK_S, World, spec
 
 # --- to the end -----------------------------------------------------------------------------------------------------
@@ -93,8 +94,37 @@ def test_a_rollback_ends_when_the_canarys_last_request_has():
     assert world.rollout.state is State.ROLLING_BACK
     assert world.rollout.explain()["waits_for"] == ["1 canary requests to end"]
     world.rollout.finished(0, Outcome.TIMEOUT, world.now_s)
+    assert world.rollout.explain()["waits_for"] == ["1 canary requests to end"]
     world.tick()
     assert world.rollout.state is State.FAILED
+
+
+def test_a_rollback_that_no_request_holds_up_waits_for_a_last_look():
+    world = World(spec())
+    world.does[Arm.CANARY] = (Outcome.UPSTREAM_ERROR, 500, 0.1)
+    world.run(600, State.ROLLING_BACK)
+    assert world.rollout.explain()["waits_for"] == ["a last look"]
+
+
+def test_what_decided_is_shown_after_a_rollback_and_over_a_restart():
+    world = World(spec())
+    world.does[Arm.CANARY] = (Outcome.UPSTREAM_ERROR, 500, 0.1)
+    world.run(600, State.ROLLING_BACK)
+    decided = world.events[-1].numbers
+
+    def counts(rollout: Rollout) -> list[dict[str, Any]]:
+        arms = rollout.explain()["arms"]
+        return [{name: arms[arm][name] for name in decided[arm]} for arm in ("baseline", "canary")]
+
+    assert decided["canary"]["failed"] == world.sent[Arm.CANARY] > 0
+    assert counts(world.rollout) == [decided["baseline"], decided["canary"]]
+    world.run(60)
+    assert world.rollout.state is State.FAILED
+    assert counts(world.rollout) == [decided["baseline"], decided["canary"]]
+    again = Rollout.load(world.rollout.dump(world.now_s), world.rollout.spec, world.rng, 5.0)
+    assert counts(again) == [decided["baseline"], decided["canary"]]
+    world.rollout.command("retry", world.now_s)
+    assert world.rollout.explain()["arms"]["canary"]["started"] == 0
 
 
 def test_stalls_are_rolled_back():

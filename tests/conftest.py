@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
@@ -34,6 +35,13 @@ async def scripted() -> AsyncIterator[Callable[[Script], "asyncio.Future[Scripte
     yield start
     for upstream in started:
         await upstream.stop()
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test loses power; but a disk that others write to has let one wait for a minute."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from proxy.obs.recent import LONGEST_S
 MOST_AUDITED = 1000  # entries in one answer
 DEFAULT_WINDOW = "60s"  # of what /status tells
 LAST_WAIT_S = 1.0  # for an answer under way, when the process ends: nobody waits for a minute, as aiohttp would
-_OPEN_PATHS = frozenset(("/livez", "/readyz", "/metrics"))
+_PROBES = frozenset(("/livez", "/readyz"))  # which say nothing of anything
+_OPEN_PATHS = _PROBES | {"/metrics"}
 
 
 class Admin:
@@ -61,6 +62,7 @@ class Admin:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
+        app.on_response_prepare.append(_for_no_other_page)
         app.add_routes(
             [
                 web.get("/livez", self._livez),
@@ -102,16 +104,15 @@ class Admin:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Tokens where there are any; and no requests that a web page made a browser send."""
-        if request.path not in _OPEN_PATHS and not is_of_the_page(request.path):
+        path, of_the_page = request.path, is_of_the_page(request.path)
+        if not self._tokens and not of_the_page and path not in _PROBES and not _is_local_name(request.host):
+            why = f"the Host {request.host!r} is not this machine: set admin.tokens to allow other names"
+            return answer({"error": why}, 403)
+        if path not in _OPEN_PATHS and not of_the_page:
             holder = self._holder(request)
             if holder is None:
                 return answer({"error": "send a token of admin.tokens as `Authorization: Bearer TOKEN`"}, 401)
             request[HOLDER] = holder
-            if not self._tokens and not _is_local_name(request.host):
-                return answer(
-                    {"error": f"the Host {request.host!r} is not this machine: set admin.tokens to allow other names"},
-                    403,
-                )
             if isinstance(request.match_info.http_exception, web.HTTPNotFound):
                 return answer({"error": self._nowhere(request.path)}, 404)
             if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
@@ -181,6 +182,12 @@ class Admin:
 
 def _outcome(result: Outcome) -> dict[str, Any]:
     return {"result": "applied" if isinstance(result, Applied) else "rejected", **asdict(result)}
+
+
+async def _for_no_other_page(request: web.Request, response: web.StreamResponse) -> None:
+    """An answer is what it says it is, and no page of another origin may have it loaded, not as an image or script."""
+    response.headers.setdefault("x-content-type-options", "nosniff")
+    response.headers.setdefault("cross-origin-resource-policy", "same-origin")
 
 
 def _is_local_name(host: str) -> bool:

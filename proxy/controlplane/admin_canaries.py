@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from proxy.controlplane.admin_keys import HOLDER, answer, refused
+from proxy.controlplane.admin_keys import HOLDER, NO_JSON, answer, refused
 from proxy.controlplane.canaries import Canaries, CanaryNotFound
 from proxy.controlplane.canary_status import COMMANDS, canary_status, change_to_make, in_percent, percent, possible
 from proxy.controlplane.decisions import KEPT, Decision, Decisions
@@ -174,5 +174,5 @@ def _event(decision: Decision) -> bytes:
 async def _body(request: web.Request, kind: type[Any], fields: str) -> Any:
     try:
         return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError:
+    except NO_JSON:
         raise refused(HTTPStatus.BAD_REQUEST, f"send one JSON object with: {fields}") from None

@@ -16,6 +16,7 @@ from proxy.model.secret import Secret
 from proxy.state.live import KeyLive
 
 T = TypeVar("T", bound=msgspec.Struct)
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what decoding raises of what a caller sends
 LOOK_S = 0.05
 WAIT_S = 7.0  # for a probe to begin and to end
 HOLDER = web.RequestKey("holder", str)  # the name of the token that a request came with
@@ -105,7 +106,7 @@ async def body(request: web.Request, kind: type[T]) -> T:
     """Nothing of it is quoted: it may hold a secret."""
     try:
         return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except NO_JSON as error:
         fields = ", ".join(field.name for field in msgspec.structs.fields(kind))
         # What msgspec says of types quotes nothing; all else it says may.
         wrong = f" ({str(error)[:1].lower()}{str(error)[1:]})" if str(error).startswith("Expected ") else ""
@@ -117,7 +118,8 @@ def answer(content: object, status: int = HTTPStatus.OK) -> web.Response:
 
 
 def refused(status: int, why: str) -> web.HTTPException:
-    """To be raised."""
-    error = web.HTTPException(reason=why)
-    error.set_status(status, why)
+    """To be raised. A line break in it may be of a name that the caller sent: aiohttp takes none."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in why)
+    error = web.HTTPException(reason=shown)
+    error.set_status(status, shown)
     return error

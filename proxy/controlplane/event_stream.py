@@ -18,7 +18,8 @@ def event(name: str, content: object, number: int | None = None) -> bytes:
 
 
 def is_wanted(request: web.Request) -> bool:
-    return "text/event-stream" in request.headers.get("accept", "")
+    """Not of a HEAD: its answer has no body, so that who reads on would take events for the next answer."""
+    return request.method == "GET" and "text/event-stream" in request.headers.get("accept", "")
 
 
 async def send(request: web.Request, blocks: AsyncGenerator[bytes, None]) -> web.StreamResponse:

@@ -22,7 +22,8 @@ from proxy.controlplane.admin_keys import answer, body, refused
 from proxy.model.headers import carries
 from proxy.model.settings import Route, Settings
 
-CONNECT_S = 5.0
+MOST = 100  # calls at once
+CONNECT_S = 5.0  # until there is a connection, TLS and the wait for one of those included
 READS_S = 30.0  # who reads nothing for so long is not answered any more
 RELAYED = "x-serinus-playground"  # tells the proxy's answer, a refusal too, from one of the admin API's own
 _SHOWN = ("retry-after", "x-request-id", "x-serinus-", "x-ratelimit-", "anthropic-ratelimit-")
@@ -86,9 +87,12 @@ class Playground:
             raise refused(HTTPStatus.BAD_REQUEST, "client_key: no header can carry it")
         listener = self._own_listener()
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
             self._session = aiohttp.ClientSession(
-                timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+                connector=aiohttp.TCPConnector(limit=MOST),
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
             )
         try:
             async with self._session.request(

@@ -108,7 +108,7 @@ class _Call:
                 raise _Refused(f"{answer.status} for the list of models: {_message(body)}")
             try:
                 listed = [model.id for model in msgspec.json.decode(body, type=_Models).data]
-            except msgspec.DecodeError:
+            except _NO_JSON:
                 return None
         return next((name for name in listed if not any(word in name for word in _NOT_FOR_CHAT)), None)
 
@@ -121,6 +121,9 @@ class _Call:
                 return answer.status, _message(first)
             kind = answer.headers.get("content-type", "no content type").partition(";")[0]
             return 200, "it streams" if kind == "text/event-stream" else f"no event stream, but {kind}"
+
+
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what decoding raises of what an upstream sends
 
 
 class _Model(msgspec.Struct):
@@ -140,9 +143,12 @@ class _ErrorBody(msgspec.Struct):
 
 
 def _message(body: bytes) -> str:
-    """What a vendor's error says, in one short line. OpenAI quotes part of a wrong key, already starred out."""
+    """What a vendor's error says, in one short line, with nothing in it that moves a terminal's cursor.
+
+    OpenAI quotes part of a wrong key, already starred out.
+    """
     try:
         text = msgspec.json.decode(body, type=_ErrorBody).error.message
-    except msgspec.DecodeError:
+    except _NO_JSON:
         return "its body is no error that is known"
-    return " ".join(text.split())[:200]
+    return "".join(letter for letter in " ".join(text.split())[:200] if letter.isprintable())

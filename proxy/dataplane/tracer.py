@@ -19,6 +19,7 @@ from proxy.obs.spans import Span, Spans
 from proxy.policy.genai import operation_of, provider_of
 from proxy.policy.model_field import ModelField
 
+PATH_MOST = 1024  # characters: callers choose it, and spans are queued by the thousand while a collector is slow
 _SAMPLED, _RANDOM = 1, 2  # the flags that are known: others are not passed on by who takes part in a trace
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 _NO_FAILURES = frozenset((Outcome.OK.value, Outcome.CLIENT_GONE.value, Outcome.HEDGED.value, "refused"))
@@ -147,7 +148,7 @@ def _of_request(request: Request) -> Attributes:
         "http.request.method": _method(request),
         "http.response.status_code": request.status or None,
         "http.route": None if route is None else (route.prefix.decode("ascii") or "/"),
-        "url.path": _path(request).decode("ascii"),
+        "url.path": _path(request)[:PATH_MOST].decode("ascii"),
         "client.address": request.peer or None,
         "serinus.request_id": request.request_id.decode("ascii"),
         "serinus.route": None if route is None else route.label,

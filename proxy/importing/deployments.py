@@ -20,6 +20,8 @@ from proxy.model.upstream_settings import Timeouts
 
 # LiteLLM's own marks between the provider and the model: which of a provider's APIs is to be called.
 _MARKS = ("responses/", "o_series/", "gpt5_series/")
+# Values that are credentials whatever their header is called.
+_SECRET_VALUE = re.compile(r"(?:bearer|basic|token)\s|(?:sk|pk|rk|gsk|xai|hf|pat)[-_]|AIza|ey[JK]", re.IGNORECASE)
 _SECRET_WORDS = ("auth", "key", "token", "secret", "cookie", "password", "credential")
 
 
@@ -179,13 +181,18 @@ def _headers(source: Source, inside: Path, params: dict[str, Any]) -> tuple[tupl
         except ValueError as error:
             source.dropped(path, str(error))
             continue
-        if str(value).startswith(FROM_ENVIRONMENT) or any(word in name for word in _SECRET_WORDS):
+        if str(value).startswith(FROM_ENVIRONMENT) or _is_secret(name, str(value).strip()):
             source.dropped(path, "it may hold a secret: write it by hand, as auth: {header: …} with a key under keys")
         elif text is not None and carries(text):
             found[name] = text
         elif text is not None:
             source.dropped(path, "no header can carry this value: write printable ASCII")
     return tuple(sorted(found.items()))
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether it may be one: rather one too many that has to be written by hand than one that is copied."""
+    return any(word in name for word in _SECRET_WORDS) or _SECRET_VALUE.match(value) is not None
 
 
 def _timeout_s(source: Source, inside: Path, params: dict[str, Any]) -> float | None:

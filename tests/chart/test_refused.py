@@ -27,6 +27,10 @@ CONTRADICTORY = {
     f"config: {OTHER_KEY % 'env:OPENAI_KEY'}": "is env:OPENAI_KEY, which no pod has: add it to secretEnv",
     f"config: {OTHER_KEY % 'file:/run/secrets/others/key'}": "no such Secret is mounted: add others to secretFiles",
     f"config: {OTHER_KEY % 'file:secrets/key'}": "beside the configuration, which is no place for secrets",
+    "config: {upstreams: {openai: {headers: {X-Goog-Api-Key: AIza}}}}": (
+        "config.upstreams.openai.headers.X-Goog-Api-Key would stand in a ConfigMap in plain text: take it out, and "
+        "write auth: {header: X-Goog-Api-Key} and a key under keys"
+    ),
     f"config: {{clients: [{LIMITED}]}}": (
         "config.clients[app].limits hold in each replica by itself, so that 2 of them allow 2 times as much: "
         "set replicaCount: 1, or divide them by 2 and set acknowledge.limitsPerReplica: true"

@@ -1,5 +1,6 @@
 """The admin API over a real socket: what it says, and to whom."""
 
+import asyncio
 import json
 
 import httpx2
@@ -7,6 +8,7 @@ import pytest
 from prometheus_client import parser
 
 from proxy.model.secret import fingerprint
+from tests.support.patience import PATIENCE_S
 from tests.support.raw import RawCaller, ask, get, post
 from tests.support.running import config_for
 from tests.support.scripted import answering, whole
@@ -247,10 +249,11 @@ async def test_any_of_the_tokens_will_do_from_anywhere(start, value):
 )
 async def test_rebound_name_is_refused_where_no_token_is_needed(start, host):
     running, call = await start(config_for(UP))
-    for method, path in (("GET", "/status"), ("POST", "/reload")):
+    for method, path in (("GET", "/status"), ("GET", "/metrics"), ("GET", "/playground"), ("POST", "/reload")):
         answer = await call(method, path, headers=JSON | {"host": host})
         assert (answer.status_code, "admin.tokens" in answer.json()["error"]) == (403, True)
     assert running.serinus.reloader.generation == 1
+    assert (await call("GET", "/readyz", headers={"host": host})).status_code == 200  # a probe's is whatever it is
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "127.8.8.8", "[::1]", "[::1]:9090"])
@@ -294,6 +297,44 @@ async def test_what_is_not_there_is_an_error_in_json(start, method, path, status
 async def test_head_changes_nothing_and_needs_nothing(start):
     _, call = await start(config_for(UP))
     assert (await call("HEAD", "/status")).status_code == 200
+
+
+async def test_head_has_no_body_where_events_are_asked_for(start):
+    running, _ = await start(config_for(UP))
+    head = b"HEAD /status HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+    two = head + b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.serinus.admin_address[1])
+    writer.write(two)
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await reader.read()
+    writer.close()
+    assert b"event:" not in answers
+    assert [part.count(b"HTTP/1.1 200 OK") for part in answers.split(b"\r\n\r\n")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/status", "/nowhere", "/playground"])
+async def test_no_answer_is_sniffed_or_loaded_into_another_page(start, path):
+    _, call = await start(config_for(UP))
+    answer = await call("GET", path)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"value":"k\xff"}', b'{"path":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b'{"reason":"\\ud800"}']
+)
+@pytest.mark.parametrize("path", ["/keys/up0/main/rotate", "/playground", "/canaries/trial/pause"])
+async def test_a_body_that_cannot_be_read_is_the_callers_mistake(start, path, body):
+    _, call = await start(config_for(UP))
+    answer = await call("POST", path, content=body, headers=JSON)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("send one JSON object")
+
+
+async def test_a_name_with_a_line_break_is_not_found_as_any_other(start):
+    _, call = await start(config_for(UP))
+    answer = await call("POST", "/keys/a%0Ab/main/revoke", json={})
+    assert (answer.status_code, "a?b" in answer.json()["error"]) == (404, True)
 
 
 async def test_nothing_of_it_is_on_the_public_listener(start, scripted):

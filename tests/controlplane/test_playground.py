@@ -6,6 +6,7 @@ import json
 import aiohttp
 import pytest
 
+from proxy.controlplane import playground
 from proxy.controlplane.load import parse
 from proxy.controlplane.playground import Own, places
 from tests.controlplane.test_admin import TOKENS
@@ -95,6 +96,22 @@ async def test_who_leaves_ends_the_call(proxy, session, scripted):
         await left.wait()
     await running.until_logged()
     assert running.requests_logged[0]["outcome"] == "client_gone"
+
+
+async def test_a_call_too_many_is_refused_and_does_not_wait_for_ever(proxy, session, scripted, monkeypatch):
+    async def script(talk):
+        await talk.request()
+        await talk.send(STREAM + b"9\r\ndata: 1\n\n\r\n")
+        await talk.gone()
+
+    monkeypatch.setattr(playground, "MOST", 1)
+    monkeypatch.setattr(playground, "CONNECT_S", 0.5)
+    running = await proxy(config_for((await scripted(script)).url))
+    async with play(session, running, WITH_KEY) as held:
+        await held.content.readuntil(b"\n\n")
+        async with play(session, running, WITH_KEY) as answer:
+            assert (answer.status, "did not answer" in (await answer.json())["error"]) == (502, True)
+        held.close()
 
 
 async def test_without_a_client_key_the_proxys_own_refusal_comes(proxy, session, scripted):

@@ -9,6 +9,7 @@ import pytest
 from proxy.controlplane.load import parse
 from proxy.controlplane.probe import Probed, probe_all
 from proxy.simulation import Behaviour, SimulatedUpstream
+from tests.support.scripted import answering_then_closing, whole
 
 CONFIG = """
 upstreams:
@@ -68,3 +69,17 @@ async def test_no_connection_is_said_in_the_systems_words(upstream):
     await upstream.stop()
     for result in await probed(f"{url}/v1"):
         assert (result.ok, result.said) == (False, "no connection: connection refused")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (b'{"error":{"message":"no\xff"}}', "its body is no error that is known"),
+        (b'{"error":' + 3000 * b"[", "its body is no error that is known"),
+        (b'{"error":{"message":"no \\u001b[2Jmoney"}}', "no [2Jmoney"),
+    ],
+)
+async def test_what_an_upstream_says_harms_nobody_who_reads_it(scripted, error, said):
+    refusing = await scripted(answering_then_closing(whole(error, status=b"402 Payment Required")))
+    good, _ = await probed(f"{refusing.url}/v1", member=", model: m")
+    assert good.said == f"402 from m: {said}"

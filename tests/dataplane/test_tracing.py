@@ -207,6 +207,15 @@ async def test_no_query_body_or_key_is_in_a_span(scripted, proxy, collector):
     assert "S3CR3T" not in repr([server, *clients])
 
 
+async def test_of_a_long_path_a_span_has_the_beginning(scripted, proxy, collector):
+    upstream = await scripted(answering(whole(b"{}")))
+    running = await proxy(config_for(upstream.url, top=top(collector)))
+    path = b"/v1/" + 15_000 * b"a"
+    assert (await ask(running.port, get(path))).status == 200
+    server, _ = await told(running, collector)
+    assert server.attributes["url.path"] == path[:1024].decode()
+
+
 async def test_a_websocket_is_traced_until_it_is_closed(scripted, proxy, collector):
     async def accepting(talk: Conversation) -> None:
         await talk.request()

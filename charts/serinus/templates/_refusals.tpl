@@ -89,6 +89,13 @@ cluster. All are told at once, each with what would be right.
 {{- $found = append $found (printf "config.%s would stand in a ConfigMap in plain text: put it into a Secret, and write file:/run/secrets/SECRET/KEY or env:NAME" $place) }}
 {{- end }}
 {{- end }}
+{{- range $upstream, $settings := .Values.config.upstreams }}
+{{- range $name, $value := $settings.headers }}
+{{- if regexMatch "(?i)(auth|authorization|key|token|secret|password|cookie|credential)$" $name }}
+{{- $found = append $found (printf "config.upstreams.%s.headers.%s would stand in a ConfigMap in plain text: take it out, and write auth: {header: %s} and a key under keys" $upstream $name $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $found | toJson }}
 {{- end }}
 

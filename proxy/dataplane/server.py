@@ -147,17 +147,21 @@ class DataPlane:
         """Go on serving, but let each answer that begins be its connection's last."""
         self.callers.draining = True
 
-    async def drain(self, pre_drain_s: float, timeout_s: float) -> None:
-        """Be taken out of service, let what runs come to its end, stop listening."""
+    async def drain(self, pre_drain_s: float, timeout_s: float, expects: Callable[[], bool] = lambda: False) -> None:
+        """Be taken out of service, let what runs come to its end, stop listening.
+
+        `expects`: may connections still be handed over?
+        """
         self.begin_drain()
         await asyncio.sleep(pre_drain_s)
         self._listeners.take_no_more()
         await asyncio.sleep(ACCEPT_S)
+        await asyncio.sleep(0)  # a loop that was kept waiting looks at its timers before its sockets
         self.stop_listening()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.sleep(DRAIN_LOOK_S)  # who was accepted last appears
-                while self.callers.remain:  # noqa: ASYNC110 - an event would be paid for on every request
+                while self.callers.remain or expects():  # noqa: ASYNC110 - an event would be paid for on every request
                     await asyncio.sleep(DRAIN_LOOK_S)
 
     def stop_listening(self) -> None:

@@ -21,6 +21,7 @@ class Door:
         self._socket, self._tasks, self._certificates = sock, tasks, certificates
         self._plane: DataPlane | None = None
         self._coming = self._untold = self._told = 0
+        self._is_shut = False
 
     def open(self, plane: DataPlane) -> None:
         """From now on, `plane` is handed connections."""
@@ -29,9 +30,15 @@ class Door:
         asyncio.get_running_loop().add_reader(self._socket, self.take)
 
     def close(self) -> None:
+        self._is_shut = True
         if self._socket.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
+
+    @property
+    def expects(self) -> bool:
+        """May a connection still come, or is one being taken over?"""
+        return not self._is_shut or self._coming > 0
 
     def take(self) -> None:
         """What waits there is taken over."""
@@ -48,6 +55,7 @@ class Door:
                 said, descriptors = b"", []
             if not said:
                 asyncio.get_running_loop().remove_reader(self._socket)
+                self._is_shut = True
                 break
             taken += 1
             if descriptors:  # none arrives where none can be had: the caller is gone when the doorman closes its own

@@ -14,6 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -53,6 +54,7 @@ class Doorman:
         self._waiting: deque[tuple[int, socket.socket]] = deque()  # for a worker
         self._accepts = False
         self._pause_s: float | None = None
+        self._done: Callable[[], object] | None = None  # is called when all who have come are handed over
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="doorman", daemon=True)
 
@@ -78,6 +80,13 @@ class Doorman:
     def take_no_more(self) -> None:
         """Let nobody else come; who has come is still handed over."""
         self._do(self._take_no_more)
+
+    def finish(self, done: Callable[[], object]) -> None:
+        """Once all who have come are handed over, tell the workers that nobody else comes, and then call `done`.
+
+        It is called in its own thread, and not before there is a worker that can take them.
+        """
+        self._do(lambda: self._finish(done))
 
     def welcome(self, door: socket.socket) -> None:
         """A worker is ready."""
@@ -110,6 +119,8 @@ class Doorman:
                 self._look()
             while self._jobs:
                 self._jobs.popleft()()
+            if self._done is not None and not self._waiting and self._are_all_in():
+                self._say_that_all_have_come(self._done)
 
     def _end(self) -> None:
         self._ended = True
@@ -119,6 +130,19 @@ class Doorman:
     def _take_no_more(self) -> None:
         for _, listening in self._listeners:
             take_no_more(listening)
+
+    def _finish(self, done: Callable[[], object]) -> None:
+        self._done = done
+
+    def _are_all_in(self) -> bool:
+        return all(self._accept(*each) for each in self._listeners)
+
+    def _say_that_all_have_come(self, done: Callable[[], object]) -> None:
+        for worker in self._workers:
+            with suppress(OSError):  # it is gone, as will be heard
+                worker.door.shutdown(socket.SHUT_WR)
+        self._done = None
+        done()
 
     def _listen(self, number: int, listening: socket.socket) -> None:
         listening.setblocking(False)
@@ -159,21 +183,25 @@ class Doorman:
         self._waiting.extend(worker.handed)
         self._hand_out()
 
-    def _accept(self, number: int, listening: socket.socket) -> None:
+    def _accept(self, number: int, listening: socket.socket) -> bool:
+        """Returns whether all who have come there are handed over."""
         for _ in range(_AT_ONCE):
             if not self._accepts or listening.fileno() < 0:
-                return
+                return False
             try:
                 connection, _ = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+            except (InterruptedError, ConnectionAbortedError):
+                continue
+            except BlockingIOError:
+                return True
             except OSError:  # no descriptors left: some may be closed soon
                 self._pause_s = _SHORT_OF_DESCRIPTORS_S
                 self._look()
-                return
+                return False
             connection.setblocking(False)
             self._waiting.append((number, connection))
             self._hand_out()
+        return False
 
     def _hand_out(self) -> None:
         while self._waiting:

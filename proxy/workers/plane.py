@@ -8,12 +8,12 @@ workers, and to each that is new; what they count joins this process's registry 
 import asyncio
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from proxy.controlplane.build import Addresses, InForce
 from proxy.dataplane.deadlines import Watch
-from proxy.dataplane.server import ACCEPT_S
 from proxy.model.settings import Listener, Settings
 from proxy.obs.log import Log
 from proxy.obs.metrics import Metrics
@@ -190,9 +190,18 @@ class Workers:
         self.staff.tell(m.Drain(pre_drain_s, timeout_s))
         await asyncio.sleep(pre_drain_s)
         self._doorman.take_no_more()
-        await asyncio.sleep(ACCEPT_S)
+        await self._all_handed_over()
         self._shut()
         await self.staff.until(lambda: not self.staff.all, timeout_s + LAST_WORDS_S)
+
+    async def _all_handed_over(self) -> None:
+        """Who has come is with a worker, and workers know that nobody else comes: the last might find them gone."""
+        loop = asyncio.get_running_loop()
+        all_are = asyncio.Event()
+        self._doorman.finish(lambda: loop.call_soon_threadsafe(all_are.set))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):  # there may be no worker any more
+                await all_are.wait()
 
     def _shut(self) -> None:
         for _, listening in self.hand_over():

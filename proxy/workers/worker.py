@@ -119,7 +119,7 @@ class Worker:
         if self._was_signalled:  # alone, perhaps: with ever fewer connections it would be handed all that come
             self._door.take()
             self._door.close()
-        await plane.drain(self._drain.pre_drain_s, self._drain.timeout_s)
+        await plane.drain(self._drain.pre_drain_s, self._drain.timeout_s, lambda: self._door.expects)
 
     def _signalled(self) -> None:
         """Somebody wants this worker to end: at once, if it is told a second time."""

@@ -342,3 +342,30 @@ def test_connections_are_shared_whatever_workers_say_and_when(world):
         world.settle()
     hands[0].take_all()
     assert Counter(len(hand.has) for hand in hands) == {10: 3}
+
+
+def test_who_came_before_the_end_is_handed_over_and_then_workers_are_told(world):
+    address, hand = world.listener(), world.hand()
+    told = threading.Event()
+    with world.busy():
+        for _ in range(100):  # more than are accepted at once
+            world.call(address)
+        world.doorman.finish(told.set)
+    assert told.wait(PATIENCE_S)
+    assert [hand.take() for _ in range(100)] == [0] * 100
+    assert hand.door.recv(LISTENER.size) == b""
+    hand.confirm(100)  # which is still heard
+    world.settle()
+    assert not world.doorman._workers[0].handed
+
+
+def test_the_end_waits_for_a_worker_that_can_take_who_has_come(world):
+    address, told = world.listener(), threading.Event()
+    world.call(address)
+    world.doorman.finish(told.set)
+    world.settle()
+    assert not told.is_set()
+    hand = world.hand()
+    assert told.wait(PATIENCE_S)
+    assert hand.take() == 0
+    assert hand.door.recv(LISTENER.size) == b""

@@ -16,7 +16,11 @@ LINGER_S = 5.0
 MAX_KEEPALIVE_S = 32767  # Linux takes no more
 WRITE_HIGH_WATER_BYTES = 64 * 1024  # what a caller may leave unread before its upstream is paused
 _SO_ATTACH_FILTER = 26  # of Linux
-_DROP = struct.pack("HBBI", 0x06, 0, 0, 0)  # a program for it: return 0 bytes of the packet
+# A program for it, in classic BPF: of a packet whose SYN flag (bit 1 of byte 13 of TCP's head) is set return no bytes.
+_NO_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST instead of FIN
 
 
@@ -59,9 +63,10 @@ def take_no_more(listening: socket.socket) -> None:
     """Let the system take no new callers here, so that those it has taken can be accepted before the socket is closed.
 
     To close is to reset whom the system took and nobody accepted, perhaps with a request sent. Linux alone has a way:
-    a filter that lets no packet in. Who connects now tries again a second later, and is refused.
+    a filter that lets no SYN in. Who connects now tries again a second later, and is refused; who is about to be taken,
+    so that for the caller the connection is there already, still is.
     """
     if sys.platform == "linux":
-        nothing = ctypes.create_string_buffer(_DROP)
+        program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
         with suppress(OSError):  # what only looks like Linux may not know it
-            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(nothing)))
+            listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 4, ctypes.addressof(program)))

@@ -186,8 +186,9 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=int, default=12, help="how long each load is recorded")
     parser.add_argument("--rate", type=int, default=200, help="samples a second")
     parser.add_argument("--keep", help="leave the recordings there, for a flame graph")
+    options = parser.parse_args()
     if PY_SPY is None:
         sys.exit("py-spy is missing: pip install py-spy")
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: bench/peers/setup.sh installs it")
-    asyncio.run(main(parser.parse_args()))
+    asyncio.run(main(options))
